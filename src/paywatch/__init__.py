@@ -1,0 +1,1 @@
+"""paywatch: from a Stellar operation to a signed webhook, exactly once."""

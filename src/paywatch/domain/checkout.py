@@ -1,0 +1,94 @@
+"""The checkout session and the table of its transitions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+from uuid import UUID
+
+from paywatch.domain.ledger import Asset, Memo
+
+
+class SessionStatus(StrEnum):
+    """Where a checkout session stands."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"  # a payer announced a transaction not seen on the ledger yet
+    PARTIALLY_PAID = "partially_paid"
+    PAID = "paid"
+    EXPIRED = "expired"
+    CANCELED = "canceled"
+
+
+class Cause(StrEnum):
+    """Why a checkout session changes its status."""
+
+    ANNOUNCED = "announced"  # the payer named a transaction
+    UNTRACED = "untraced"  # the named transaction did not appear in time
+    CREDITED_IN_PART = "credited_in_part"
+    CREDITED_IN_FULL = "credited_in_full"
+    DEADLINE_PASSED = "deadline_passed"  # by the ledger's clock
+    CANCELED = "canceled"
+
+
+_S, _C = SessionStatus, Cause
+
+TRANSITIONS: Final[Mapping[SessionStatus, Mapping[Cause, SessionStatus]]] = MappingProxyType(
+    {
+        _S.PENDING: {
+            _C.ANNOUNCED: _S.PROCESSING,
+            _C.CREDITED_IN_PART: _S.PARTIALLY_PAID,
+            _C.CREDITED_IN_FULL: _S.PAID,
+            _C.DEADLINE_PASSED: _S.EXPIRED,
+            _C.CANCELED: _S.CANCELED,
+        },
+        _S.PROCESSING: {
+            _C.UNTRACED: _S.PENDING,
+            _C.CREDITED_IN_PART: _S.PARTIALLY_PAID,
+            _C.CREDITED_IN_FULL: _S.PAID,
+            _C.DEADLINE_PASSED: _S.EXPIRED,
+            _C.CANCELED: _S.CANCELED,
+        },
+        _S.PARTIALLY_PAID: {
+            _C.CREDITED_IN_PART: _S.PARTIALLY_PAID,
+            _C.CREDITED_IN_FULL: _S.PAID,
+            _C.DEADLINE_PASSED: _S.EXPIRED,
+            _C.CANCELED: _S.CANCELED,
+        },
+        # A credit that closed in time can still be found after the deadline (Horizon may ingest
+        # again behind a cursor): the customer paid in time and is served.
+        _S.EXPIRED: {
+            _C.CREDITED_IN_PART: _S.EXPIRED,
+            _C.CREDITED_IN_FULL: _S.PAID,
+        },
+        _S.PAID: {},
+        _S.CANCELED: {},
+    }
+)
+
+OPEN: Final = frozenset(s for s in SessionStatus if Cause.DEADLINE_PASSED in TRANSITIONS[s])
+"""The statuses in which a session still waits for money."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutSession:
+    """One expected payment, as settlement needs to know it. Amounts in stroops."""
+
+    id: UUID
+    merchant_id: UUID
+    account: str
+    memo: Memo
+    muxed_id: int  # 63 bits; also the id memo, unless the merchant chose a memo of its own
+    asset: Asset
+    amount: int
+    received: int
+    status: SessionStatus
+    expires_at: datetime
+    reference: str | None
+
+    @property
+    def excess(self) -> int:
+        """Stroops received beyond the amount."""
+        return max(0, self.received - self.amount)

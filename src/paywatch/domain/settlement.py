@@ -1,0 +1,88 @@
+"""The decision: what credits do to a checkout session.
+
+The decider only looks at values and returns what to write; it knows no clock, for lateness is
+judged by the ledger's own (`Credit.closed_at`), and no store.
+
+Credits are folded one by one in ledger order, never by transaction or batch: how a page or a
+stream happened to cut the ledger then makes no difference to the result.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, SessionStatus
+from paywatch.domain.ledger import Credit
+
+
+class Outcome(StrEnum):
+    """What a credit did. All but `applied` are held: kept, and changing nothing."""
+
+    APPLIED = "applied"
+    UNMATCHED = "unmatched"  # names no session
+    DUPLICATE = "duplicate"  # the session was paid already
+    LATE = "late"  # closed after the session's deadline
+    WRONG_ASSET = "wrong_asset"
+    CANCELED = "canceled"  # the merchant had canceled the session
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of a session's status, for the log of transitions."""
+
+    before: SessionStatus
+    after: SessionStatus
+    cause: Cause
+    credit: Credit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What is to be written for one session.
+
+    `session` is the session afterwards; `completed_by` the credit that made it paid, if one did.
+    """
+
+    session: CheckoutSession
+    outcomes: tuple[tuple[Credit, Outcome], ...]
+    transitions: tuple[Transition, ...]
+    completed_by: Credit | None
+
+
+def judge(session: CheckoutSession, credit: Credit) -> Outcome:
+    """Say what one credit does to a session as it stands."""
+    if credit.asset != session.asset:
+        return Outcome.WRONG_ASSET
+    if session.status is SessionStatus.CANCELED:
+        return Outcome.CANCELED
+    if session.status is SessionStatus.PAID:
+        return Outcome.DUPLICATE
+    if credit.closed_at > session.expires_at:
+        return Outcome.LATE
+    return Outcome.APPLIED
+
+
+def decide(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
+    """Fold credits that name this session into it, in ledger order.
+
+    Args:
+        session: the session as locked, with all that was applied before in `received`.
+        credits_: credits not seen before, in any order.
+    """
+    outcomes: list[tuple[Credit, Outcome]] = []
+    transitions: list[Transition] = []
+    completed_by: Credit | None = None
+    for credit in sorted(credits_, key=lambda credit: credit.key):
+        outcome = judge(session, credit)
+        outcomes.append((credit, outcome))
+        if outcome is not Outcome.APPLIED:
+            continue
+        received = session.received + credit.amount
+        cause = Cause.CREDITED_IN_FULL if received >= session.amount else Cause.CREDITED_IN_PART
+        after = TRANSITIONS[session.status][cause]
+        if after is not session.status:
+            transitions.append(Transition(session.status, after, cause, credit))
+        if after is SessionStatus.PAID:
+            completed_by = credit
+        session = replace(session, received=received, status=after)
+    return Settlement(session, tuple(outcomes), tuple(transitions), completed_by)
