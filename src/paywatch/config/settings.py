@@ -1,0 +1,188 @@
+"""What an operator can choose, with bounds. A field's description says what to give."""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "PAYWATCH_"
+KEY_COMMAND = "head -c 32 /dev/urandom | base64"
+
+
+def env_name(setting: str) -> str:
+    """The environment variable of a setting: `http_port` -> `PAYWATCH_HTTP_PORT`."""
+    return PREFIX + setting.upper()
+
+
+def _wrong(problem: str) -> PydanticCustomError:
+    """An error whose text is ours alone: pydantic adds neither a prefix nor the value."""
+    return PydanticCustomError("setting", problem)
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # parsed only when asked for
+    except ValueError:
+        raise _wrong("not a URL (in a password, percent-encode each of @ : / ? # [ ])") from None
+    return parts
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    """Libpq's scheme, whichever spelling was given; SQLAlchemy's driver is not the operator's."""
+    scheme, _, rest = value.get_secret_value().partition("://")
+    if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
+        raise _wrong("not a PostgreSQL URL")
+    if _split(f"postgresql://{rest}").path in {"", "/"}:
+        raise _wrong("names no database")
+    return SecretStr(f"postgresql://{rest}")
+
+
+def _horizon_url(value: str) -> str:
+    parts = _split(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise _wrong("not an HTTP URL")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise _wrong("has a user, a query or a fragment, which would end up in logs")
+    return value.rstrip("/")
+
+
+def _secret_key(value: SecretStr) -> SecretStr:
+    try:
+        key = base64.b64decode(value.get_secret_value(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 32:
+        raise _wrong("not base64 of 32 bytes")
+    return value
+
+
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """The settings of one daemon or command.
+
+    Built by `load`; built directly (in tests), it reads no environment and no file.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = Field(
+        default=None,
+        description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE; "
+        "without it, an embedded PostgreSQL in the data directory is used",
+    )
+    data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        description="a directory of paywatch's own, for the embedded database and its key"
+    )
+    secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = Field(
+        default=None,
+        validate_default=True,
+        description="base64 of 32 random bytes, which encrypts webhook secrets at rest; "
+        f"make one with: {KEY_COMMAND}",
+    )
+    horizon_url: Annotated[str, AfterValidator(_horizon_url)] = Field(
+        default="https://horizon-testnet.stellar.org",
+        description="the http(s) address of a Horizon",
+    )
+    network_passphrase: str = Field(
+        default="Test SDF Network ; September 2015",
+        min_length=1,
+        max_length=200,
+        description="the passphrase of that Horizon's network",
+    )
+    http_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="the address that API, health and metrics listen on",
+    )
+    http_port: int = Field(
+        default=8480, ge=0, le=65535, description="their TCP port, 0 to 65535; 0 takes any free one"
+    )
+    allow_private_webhooks: bool = Field(
+        default=False,
+        description="true to allow webhooks to loopback and private addresses "
+        "and by plain http: for development only",
+    )
+    log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)] = Field(
+        default="auto", description="json, console, or auto: console on a terminal, else json"
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (
+        Field(default="info", description="debug, info, warning or error")
+    )
+    recover_interval: Seconds = Field(
+        default=300, ge=5, le=86_400, description="seconds between two runs of recovery, 5 to 86400"
+    )
+    processing_timeout: Seconds = Field(
+        default=300,
+        ge=10,
+        le=86_400,
+        description="seconds that an announced payment may stay unseen before recovery "
+        "looks for it, 10 to 86400",
+    )
+    dispatch_in_flight: int = Field(
+        default=500, ge=1, le=5_000, description="webhook attempts at the same time, 1 to 5000"
+    )
+    dispatch_per_endpoint: int = Field(
+        default=32,
+        ge=1,
+        description="how many of these may go to one endpoint, 1 to PAYWATCH_DISPATCH_IN_FLIGHT",
+    )
+    stream_silence: Seconds = Field(
+        default=15,
+        ge=1,
+        le=55,
+        description="seconds of silence on a stream before it is checked by a page, 1 to 55",
+    )
+    horizon_timeout: Seconds = Field(
+        default=30, ge=1, le=300, description="seconds for a whole request to Horizon, 1 to 300"
+    )
+
+    @field_validator("secret_key", mode="after")
+    @classmethod
+    def _key_is_ours_or_given(
+        cls, value: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        """A key file beside the embedded database is ours to make; a server's key is not."""
+        # A database_url that was refused is not in `data`; it was given all the same.
+        if value is None and info.data.get("database_url", "refused") is not None:
+            raise _wrong("missing: a database of your own needs it")
+        return value
+
+    @field_validator("dispatch_per_endpoint", mode="after")
+    @classmethod
+    def _no_more_than_in_flight(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("dispatch_in_flight", value):
+            raise _wrong("more than PAYWATCH_DISPATCH_IN_FLIGHT")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller passes: the environment is an argument of `load`."""
+        return (init_settings,)
