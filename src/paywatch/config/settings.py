@@ -96,7 +96,6 @@ class Settings(BaseSettings):
     )
     secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = Field(
         default=None,
-        validate_default=True,
         description="base64 of 32 random bytes, which encrypts webhook secrets at rest; "
         f"make one with: {KEY_COMMAND}",
     )
