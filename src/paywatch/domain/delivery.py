@@ -5,8 +5,6 @@ only 2xx succeeds, 410 means "never again", four statuses may ask for a later re
 `Retry-After`, and the schedule of ten attempts spans 75.6 hours.
 """
 
-from __future__ import annotations
-
 import email.utils
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
