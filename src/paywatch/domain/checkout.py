@@ -33,6 +33,13 @@ class Cause(StrEnum):
     CANCELED = "canceled"
 
 
+class PaidHow(StrEnum):
+    """How a paid session's credits compare with what was asked."""
+
+    EXACT = "exact"
+    OVER = "over"
+
+
 _S, _C = SessionStatus, Cause
 
 TRANSITIONS: Final[Mapping[SessionStatus, Mapping[Cause, SessionStatus]]] = MappingProxyType(
@@ -92,3 +99,10 @@ class CheckoutSession:
     def excess(self) -> int:
         """Stroops received beyond the amount."""
         return max(0, self.received - self.amount)
+
+    @property
+    def paid_how(self) -> PaidHow | None:
+        """How it was paid, if it is."""
+        if self.status is not SessionStatus.PAID:
+            return None
+        return PaidHow.OVER if self.excess else PaidHow.EXACT

@@ -7,9 +7,11 @@ Credits are folded one by one in ledger order, never by transaction or batch: ho
 stream happened to cut the ledger then makes no difference to the result.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from uuid import UUID
 
 from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, SessionStatus
 from paywatch.domain.ledger import Credit
@@ -86,3 +88,55 @@ def decide(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
             completed_by = credit
         session = replace(session, received=received, status=after)
     return Settlement(session, tuple(outcomes), tuple(transitions), completed_by)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettlement:
+    """What is to be written for a whole batch: one settlement per session, and what named none."""
+
+    settlements: tuple[Settlement, ...]
+    unmatched: tuple[Credit, ...]
+
+    @property
+    def outcomes(self) -> list[tuple[Credit, Outcome, UUID | None]]:
+        """Every credit with what it did and the session that it named."""
+        held = [(credit, Outcome.UNMATCHED, None) for credit in self.unmatched]
+        return held + [
+            (credit, outcome, settlement.session.id)
+            for settlement in self.settlements
+            for credit, outcome in settlement.outcomes
+        ]
+
+    @property
+    def applied(self) -> list[Credit]:
+        """The credits that count."""
+        return [credit for credit, outcome, _ in self.outcomes if outcome is Outcome.APPLIED]
+
+
+def decide_batch(
+    sessions: Iterable[CheckoutSession], credits_: Iterable[Credit]
+) -> BatchSettlement:
+    """Give each credit to the session that it names, and decide once for each session.
+
+    A payer names a session by its muxed address or by its memo; where there is a muxed id, the
+    memo is not looked at.
+    """
+    sessions = list(sessions)
+    by_muxed_id = {(session.account, session.muxed_id): session for session in sessions}
+    by_memo = {(session.account, session.memo): session for session in sessions}
+    named: dict[UUID, list[Credit]] = defaultdict(list)
+    unmatched: list[Credit] = []
+    for credit in credits_:
+        session = (
+            by_memo.get((credit.account, credit.memo))
+            if credit.muxed_id is None
+            else by_muxed_id.get((credit.account, credit.muxed_id))
+        )
+        if session is None:
+            unmatched.append(credit)
+        else:
+            named[session.id].append(credit)
+    settlements = tuple(
+        decide(session, named[session.id]) for session in sessions if session.id in named
+    )
+    return BatchSettlement(settlements, tuple(unmatched))

@@ -1,0 +1,109 @@
+"""Credits, and the payments of the transactions that brought them: the evidence.
+
+Rows are only ever added here. That an operation counts once is the promise of the primary key;
+that an applied credit has its payment, of a foreign key.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from paywatch.domain.ledger import Credit
+from paywatch.domain.settlement import Outcome
+from paywatch.store.rows import as_json, hexed
+
+_KNOWN = text(
+    """
+SELECT c.operation_id, c.change_index
+  FROM json_to_recordset(CAST(:rows AS json)) AS r(operation_id bigint, change_index smallint)
+  JOIN credits c USING (operation_id, change_index)"""
+)
+
+# Two sessions paid by one transaction, or a second operation of it in a later batch, share the
+# row. A concurrent writer of the same hash is a serialization failure and is tried again.
+_INSERT_PAYMENTS = text(
+    """
+INSERT INTO payments
+       (tx_hash, inner_tx_hash, ledger, closed_at, payer, memo_type, memo, recorded_at)
+SELECT r.*, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
+       tx_hash bytea, inner_tx_hash bytea, ledger bigint, closed_at timestamptz, payer text,
+       memo_type text, memo bytea)
+ON CONFLICT (tx_hash) DO NOTHING"""
+)
+
+_INSERT_CREDITS = text(
+    """
+INSERT INTO credits
+       (operation_id, change_index, account, muxed_id, asset, amount, tx_hash, inner_tx_hash,
+        payer, memo_type, memo, closed_at, outcome, session_id, recorded_at)
+SELECT r.*, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
+       operation_id bigint, change_index smallint, account text, muxed_id numeric, asset text,
+       amount bigint, tx_hash bytea, inner_tx_hash bytea, payer text, memo_type text, memo bytea,
+       closed_at timestamptz, outcome text, session_id uuid)"""
+)
+
+
+async def known(conn: AsyncConnection, credits_: Iterable[Credit]) -> set[tuple[int, int]]:
+    """Say which of these credits are written already, by their keys."""
+    rows = as_json(
+        {"operation_id": credit.operation_id, "change_index": credit.change_index}
+        for credit in credits_
+    )
+    return {(row[0], row[1]) for row in await conn.execute(_KNOWN, {"rows": rows})}
+
+
+async def insert_payments(conn: AsyncConnection, credits_: Iterable[Credit], now: datetime) -> None:
+    """Write one payment for each transaction among these credits that has none yet."""
+    by_hash = {credit.tx_hash: credit for credit in reversed(list(credits_))}
+    rows = as_json(
+        {
+            "tx_hash": "\\x" + credit.tx_hash,
+            "inner_tx_hash": _hash(credit.inner_tx_hash),
+            "ledger": credit.operation_id.ledger,
+            "closed_at": credit.closed_at.isoformat(),
+            "payer": credit.payer,
+            "memo_type": credit.memo.type,
+            "memo": hexed(credit.memo.value),
+        }
+        for credit in by_hash.values()
+    )
+    await conn.execute(_INSERT_PAYMENTS, {"rows": rows, "now": now})
+
+
+async def insert_credits(
+    conn: AsyncConnection,
+    outcomes: Collection[tuple[Credit, Outcome, UUID | None]],
+    now: datetime,
+) -> None:
+    """Write credits with what they did and to which session.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: one is known already; ask `known` in the same transaction.
+    """
+    rows = as_json(
+        {
+            "operation_id": credit.operation_id,
+            "change_index": credit.change_index,
+            "account": credit.account,
+            "muxed_id": credit.muxed_id,
+            "asset": str(credit.asset),
+            "amount": credit.amount,
+            "tx_hash": "\\x" + credit.tx_hash,
+            "inner_tx_hash": _hash(credit.inner_tx_hash),
+            "payer": credit.payer,
+            "memo_type": credit.memo.type,
+            "memo": hexed(credit.memo.value),
+            "closed_at": credit.closed_at.isoformat(),
+            "outcome": outcome,
+            "session_id": None if session_id is None else str(session_id),
+        }
+        for credit, outcome, session_id in outcomes
+    )
+    await conn.execute(_INSERT_CREDITS, {"rows": rows, "now": now})
+
+
+def _hash(tx_hash: str | None) -> str | None:
+    return None if tx_hash is None else "\\x" + tx_hash

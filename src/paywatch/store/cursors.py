@@ -1,0 +1,120 @@
+"""Where each stream has been read to, and by whom."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from paywatch.domain.ledger import Batch, Position
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A stream's stored position, exclusive; `epoch` names the instance that may move it."""
+
+    stream: str
+    account: str
+    position: Position
+    epoch: int = 0
+    end_position: Position | None = None  # of a backfill
+    read_through_at: datetime | None = None  # the ledger's clock
+
+    @property
+    def done(self) -> bool:
+        """Whether a backfill has reached its end."""
+        return self.end_position is not None and self.position >= self.end_position
+
+
+_COLUMNS = "stream, account, position, epoch, end_position, read_through_at"
+
+_OPEN = text(
+    """
+INSERT INTO cursors (stream, account, position, end_position, updated_at)
+VALUES (:stream, :account, :position, :end_position, :now)
+ON CONFLICT (stream) DO NOTHING"""
+)
+
+_CLAIM = text(
+    f"""
+UPDATE cursors SET epoch = epoch + 1, updated_at = :now WHERE stream = :stream
+RETURNING {_COLUMNS}"""
+)
+
+# The compare-and-set that makes two leaders harmless: the slower one changes no row.
+_ADVANCE = text(
+    """
+UPDATE cursors
+   SET position = :upto, read_through_at = greatest(read_through_at, :closed_at), updated_at = :now
+ WHERE stream = :stream AND epoch = :epoch AND position = :after"""
+)
+
+_READ = text(f"SELECT {_COLUMNS} FROM cursors WHERE stream = :stream")
+_LIST = text(f"SELECT {_COLUMNS} FROM cursors ORDER BY stream")
+
+
+def live_stream(account: str) -> str:
+    """Name the live stream of an account."""
+    return f"live:{account}"
+
+
+async def open_stream(conn: AsyncConnection, cursor: Cursor, now: datetime) -> None:
+    """Make a cursor unless there is one: an existing position is never touched."""
+    end = cursor.end_position
+    await conn.execute(
+        _OPEN,
+        {
+            "stream": cursor.stream,
+            "account": cursor.account,
+            "position": int(cursor.position),
+            "end_position": None if end is None else int(end),
+            "now": now,
+        },
+    )
+
+
+async def claim(conn: AsyncConnection, stream: str, now: datetime) -> Cursor | None:
+    """Take a stream over: raise its epoch, so that whoever led before can move it no more."""
+    row = (await conn.execute(_CLAIM, {"stream": stream, "now": now})).one_or_none()
+    return None if row is None else _cursor(row)
+
+
+async def advance(
+    conn: AsyncConnection, stream: str, epoch: int, batch: Batch, now: datetime
+) -> bool:
+    """Move a cursor from the batch's beginning to its end; False if it is not there any more."""
+    result = await conn.execute(
+        _ADVANCE,
+        {
+            "stream": stream,
+            "epoch": epoch,
+            "after": int(batch.after),
+            "upto": int(batch.upto),
+            "closed_at": batch.closed_at,
+            "now": now,
+        },
+    )
+    return result.rowcount == 1
+
+
+async def read(conn: AsyncConnection, stream: str) -> Cursor | None:
+    """Read one cursor."""
+    row = (await conn.execute(_READ, {"stream": stream})).one_or_none()
+    return None if row is None else _cursor(row)
+
+
+async def read_all(conn: AsyncConnection) -> list[Cursor]:
+    """Read every cursor, by stream."""
+    return [_cursor(row) for row in await conn.execute(_LIST)]
+
+
+def _cursor(row: Row[Any]) -> Cursor:
+    return Cursor(
+        row.stream,
+        row.account,
+        Position(row.position),
+        row.epoch,
+        None if row.end_position is None else Position(row.end_position),
+        row.read_through_at,
+    )

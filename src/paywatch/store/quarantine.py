@@ -1,0 +1,49 @@
+"""Records that could not be read or written: kept whole, never blocking the cursor."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from paywatch.store.rows import as_json, hexed
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One record, as the bytes that came, and why it could not be settled."""
+
+    operation_id: int
+    raw: bytes
+    reason: str
+
+
+_INSERT = text(
+    """
+INSERT INTO quarantine (stream, operation_id, raw, reason, quarantined_at)
+SELECT :stream, r.*, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
+       operation_id bigint, raw bytea, reason text)
+ON CONFLICT (stream, operation_id) DO NOTHING"""
+)
+
+
+async def insert(
+    conn: AsyncConnection, stream: str, records: Iterable[Quarantined], now: datetime
+) -> None:
+    """Keep records of a stream; one that is there already stays as it was."""
+    rows = as_json(
+        {
+            "operation_id": record.operation_id,
+            "raw": hexed(record.raw),
+            # The reason may quote the record: a NUL would break the text column.
+            "reason": record.reason.replace("\0", "\\0")[:1000],
+        }
+        for record in records
+    )
+    await conn.execute(_INSERT, {"stream": stream, "rows": rows, "now": now})
+
+
+async def count(conn: AsyncConnection) -> int:
+    """Count what is in quarantine."""
+    return int((await conn.execute(text("SELECT count(*) FROM quarantine"))).scalar_one())

@@ -1,0 +1,140 @@
+"""Checkout sessions: found by what a payer named, locked in the order of their ids."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from paywatch.domain.checkout import CheckoutSession, SessionStatus
+from paywatch.domain.ledger import Asset, Credit, Memo, MemoType
+from paywatch.domain.settlement import Settlement
+from paywatch.store.rows import as_json, hexed
+
+SESSION_COLUMNS: Final = (
+    "s.id, s.merchant_id, s.account, s.memo_type, s.memo, s.muxed_id, s.asset, s.amount,"
+    " s.received, s.status, s.expires_at, s.reference"
+)
+
+# One look-up per unique key. Rows are locked in the order of their ids, as everywhere: locks taken
+# in the order of events deadlock.
+_NAMED = f"""
+WITH named AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
+           account text, memo_type text, memo bytea, muxed_id bigint)
+)
+SELECT {SESSION_COLUMNS} FROM checkout_sessions s WHERE s.id IN (
+    SELECT m.id FROM named JOIN checkout_sessions m USING (account, memo_type, memo)
+    UNION ALL
+    SELECT x.id FROM named JOIN checkout_sessions x USING (account, muxed_id)
+) ORDER BY s.id"""
+
+_FIND_NAMED = text(_NAMED)
+_LOCK_NAMED = text(f"{_NAMED} FOR UPDATE OF s")
+
+_WRITE_SETTLED = text(
+    """
+UPDATE checkout_sessions s
+   SET received = r.received, status = r.status, paid_how = r.paid_how, paid_at = r.paid_at,
+       updated_at = :now
+  FROM json_to_recordset(CAST(:rows AS json)) AS r(
+       id uuid, received bigint, status text, paid_how text, paid_at timestamptz)
+ WHERE s.id = r.id"""
+)
+
+_INSERT_TRANSITIONS = text(
+    """
+INSERT INTO session_transitions
+       (session_id, before, after, cause, operation_id, change_index, by, recorded_at)
+SELECT r.*, :by, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
+       session_id uuid, before text, after text, cause text, operation_id bigint,
+       change_index smallint)"""
+)
+
+
+async def lock_named(conn: AsyncConnection, credits_: Iterable[Credit]) -> list[CheckoutSession]:
+    """Lock the sessions that these credits name, by muxed id or memo, in the order of their ids."""
+    return await _named(conn, _LOCK_NAMED, credits_)
+
+
+async def find_named(conn: AsyncConnection, credits_: Iterable[Credit]) -> list[CheckoutSession]:
+    """Read the sessions that these credits name, without a lock."""
+    return await _named(conn, _FIND_NAMED, credits_)
+
+
+async def _named(
+    conn: AsyncConnection, statement: Any, credits_: Iterable[Credit]
+) -> list[CheckoutSession]:
+    rows = as_json(_name(credit) for credit in credits_)
+    return [session_from(row) for row in await conn.execute(statement, {"rows": rows})]
+
+
+def _name(credit: Credit) -> dict[str, object]:
+    if credit.muxed_id is not None:
+        # Muxed wins. Ours have 63 bits: a larger id names no session, and no BIGINT holds it.
+        named = credit.muxed_id if credit.muxed_id < 2**63 else None
+        return {"account": credit.account, "muxed_id": named}
+    return {
+        "account": credit.account,
+        "memo_type": credit.memo.type,
+        "memo": hexed(credit.memo.value),
+    }
+
+
+def session_from(row: Row[Any]) -> CheckoutSession:
+    """Build a session from a row of SESSION_COLUMNS."""
+    return CheckoutSession(
+        id=row.id,
+        merchant_id=row.merchant_id,
+        account=row.account,
+        memo=Memo(MemoType(row.memo_type), row.memo),
+        muxed_id=row.muxed_id,
+        asset=Asset.parse(row.asset),
+        amount=row.amount,
+        received=row.received,
+        status=SessionStatus(row.status),
+        expires_at=row.expires_at,
+        reference=row.reference,
+    )
+
+
+async def write_settled(
+    conn: AsyncConnection, settlements: Sequence[Settlement], by: str, now: datetime
+) -> None:
+    """Write what became of locked sessions, and each transition into the log.
+
+    Args:
+        conn: the connection whose transaction holds the sessions' locks.
+        settlements: those that changed something.
+        by: which stream or service did it.
+        now: the wall clock.
+    """
+    await conn.execute(
+        _WRITE_SETTLED, {"rows": as_json(map(_settled_row, settlements)), "now": now}
+    )
+    rows = as_json(
+        {
+            "session_id": str(settlement.session.id),
+            "before": transition.before,
+            "after": transition.after,
+            "cause": transition.cause,
+            "operation_id": transition.credit and transition.credit.operation_id,
+            "change_index": transition.credit and transition.credit.change_index,
+        }
+        for settlement in settlements
+        for transition in settlement.transitions
+    )
+    await conn.execute(_INSERT_TRANSITIONS, {"rows": rows, "by": by, "now": now})
+
+
+def _settled_row(settlement: Settlement) -> dict[str, object]:
+    session, completed_by = settlement.session, settlement.completed_by
+    paid = session.status is SessionStatus.PAID
+    return {
+        "id": str(session.id),
+        "received": session.received,
+        "status": session.status,
+        "paid_how": session.paid_how,
+        "paid_at": completed_by.closed_at.isoformat() if paid and completed_by else None,
+    }
