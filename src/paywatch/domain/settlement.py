@@ -8,7 +8,7 @@ stream happened to cut the ledger then makes no difference to the result.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import UUID
@@ -90,6 +90,17 @@ def decide(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
     return Settlement(session, tuple(outcomes), tuple(transitions), completed_by)
 
 
+def prove(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
+    """Find the credits that a paid session without any must have been paid by.
+
+    They are judged as if it were open. It stays paid, whatever is found; what is missing then is
+    an invariant broken, and an alarm.
+    """
+    found = decide(replace(session, status=SessionStatus.PENDING, received=0), credits_)
+    still_paid = replace(found.session, status=SessionStatus.PAID)
+    return replace(found, session=still_paid, transitions=())
+
+
 @dataclass(frozen=True, slots=True)
 class BatchSettlement:
     """What is to be written for a whole batch: one settlement per session, and what named none."""
@@ -108,18 +119,34 @@ class BatchSettlement:
         ]
 
     @property
+    def changed(self) -> list[Settlement]:
+        """The sessions that are not as they were: those to which a credit was applied."""
+        return [
+            settlement
+            for settlement in self.settlements
+            if any(outcome is Outcome.APPLIED for _, outcome in settlement.outcomes)
+        ]
+
+    @property
     def applied(self) -> list[Credit]:
         """The credits that count."""
         return [credit for credit, outcome, _ in self.outcomes if outcome is Outcome.APPLIED]
 
 
 def decide_batch(
-    sessions: Iterable[CheckoutSession], credits_: Iterable[Credit]
+    sessions: Iterable[CheckoutSession],
+    credits_: Iterable[Credit],
+    unproven: Collection[UUID] = frozenset(),
 ) -> BatchSettlement:
     """Give each credit to the session that it names, and decide once for each session.
 
     A payer names a session by its muxed address or by its memo; where there is a muxed id, the
     memo is not looked at.
+
+    Args:
+        sessions: the locked sessions that the credits may name.
+        credits_: credits not seen before.
+        unproven: paid sessions for which no credit is known: these credits may be the proof.
     """
     sessions = list(sessions)
     by_muxed_id = {(session.account, session.muxed_id): session for session in sessions}
@@ -137,6 +164,8 @@ def decide_batch(
         else:
             named[session.id].append(credit)
     settlements = tuple(
-        decide(session, named[session.id]) for session in sessions if session.id in named
+        (prove if session.id in unproven else decide)(session, named[session.id])
+        for session in sessions
+        if session.id in named
     )
     return BatchSettlement(settlements, tuple(unmatched))

@@ -1,8 +1,9 @@
 """Checkout sessions: found by what a payer named, locked in the order of their ids."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -36,8 +37,8 @@ _LOCK_NAMED = text(f"{_NAMED} FOR UPDATE OF s")
 _WRITE_SETTLED = text(
     """
 UPDATE checkout_sessions s
-   SET received = r.received, status = r.status, paid_how = r.paid_how, paid_at = r.paid_at,
-       updated_at = :now
+   SET received = r.received, status = r.status, paid_how = r.paid_how,
+       paid_at = coalesce(r.paid_at, s.paid_at), updated_at = :now
   FROM json_to_recordset(CAST(:rows AS json)) AS r(
        id uuid, received bigint, status text, paid_how text, paid_at timestamptz)
  WHERE s.id = r.id"""
@@ -50,6 +51,14 @@ INSERT INTO session_transitions
 SELECT r.*, :by, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
        session_id uuid, before text, after text, cause text, operation_id bigint,
        change_index smallint)"""
+)
+
+
+_PAID_WITHOUT_CREDIT = text(
+    """
+SELECT s.id FROM checkout_sessions s
+ WHERE s.id = ANY(:ids) AND s.status = 'paid'
+   AND NOT EXISTS (SELECT FROM credits c WHERE c.session_id = s.id AND c.outcome = 'applied')"""
 )
 
 
@@ -97,6 +106,11 @@ def session_from(row: Row[Any]) -> CheckoutSession:
         expires_at=row.expires_at,
         reference=row.reference,
     )
+
+
+async def paid_without_credit(conn: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these sessions are paid although no applied credit says so."""
+    return {row.id for row in await conn.execute(_PAID_WITHOUT_CREDIT, {"ids": list(ids)})}
 
 
 async def write_settled(

@@ -1,0 +1,256 @@
+"""Settle: the one way by which credits become payments, whoever read them.
+
+Live stream, backfill and recovery all call `Settler.settle`. One SERIALIZABLE transaction moves
+the cursor, locks the sessions, decides, and writes credits, payments, sessions, events and
+deliveries. Whatever fails, either all of it happened or nothing did.
+"""
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from paywatch.domain import events as domain_events
+from paywatch.domain.events import Event
+from paywatch.domain.ledger import Batch, Credit, LedgerRecord, format_stroops
+from paywatch.domain.settlement import BatchSettlement, Outcome, decide_batch
+from paywatch.errors import CursorMoved
+from paywatch.store import credits as credit_store
+from paywatch.store import cursors, events, quarantine, sessions
+from paywatch.store.cursors import Cursor
+from paywatch.store.quarantine import Quarantined
+from paywatch.store.retry import is_data_error, outcome_unknown, persistently
+from paywatch.telemetry import Metrics
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What one batch came to; told to logs and metrics only after the commit."""
+
+    outcomes: tuple[tuple[Credit, Outcome, UUID | None], ...] = ()
+    told: tuple[Event, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+
+    def __add__(self, other: "Settled") -> "Settled":
+        """Join the results of two parts of a batch."""
+        return Settled(
+            self.outcomes + other.outcomes,
+            self.told + other.told,
+            self.quarantined + other.quarantined,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One batch to settle.
+
+    Attributes:
+        batch: records with credits or problems, in ledger order, and the span that they cover.
+        by: the stream or service that read them, for the logs and the quarantine's key.
+        claim: the cursor to move with it; recovery moves none.
+        unproven: sessions that are paid without any credit, whose evidence recovery is bringing.
+    """
+
+    batch: Batch
+    by: str
+    claim: Cursor | None = None
+    unproven: frozenset[UUID] = frozenset()
+
+
+@dataclass(frozen=True)
+class Settler:
+    """Settles batches on one database.
+
+    Attributes:
+        engine: whose transactions are SERIALIZABLE.
+        clock: the wall clock; it dates rows and judges nothing.
+        on_told: called after a commit that enqueued events, to wake the dispatcher.
+    """
+
+    engine: AsyncEngine
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    rng: Random
+    on_told: Callable[[], None] = lambda: None
+
+    async def settle(self, order: Order) -> Settled:
+        """Settle a batch, however often the database has to be asked.
+
+        Transient errors are tried again without end. A record that the database refuses is found
+        by bisection and put into quarantine in the same transaction; the others are settled.
+
+        Raises:
+            CursorMoved: another instance moved the cursor; nothing was written.
+        """
+        if order.claim and order.batch.after == order.batch.upto and not order.batch.records:
+            return Settled()
+        attempt = _Attempt(self, order)
+        with self.metrics.settlement_duration.time():
+            settled = await persistently(
+                attempt.run,
+                rng=self.rng,
+                on_retry=lambda why: self.metrics.settlement_retries.labels(reason=why).inc(),
+            )
+        self._report(order, settled)
+        return settled
+
+    def _report(self, order: Order, settled: Settled) -> None:
+        now = self.clock()
+        self.metrics.batch_size.observe(order.batch.read)
+        self.metrics.payments.inc(len(_applied_hashes(settled)))
+        self.metrics.quarantined.inc(len(settled.quarantined))
+        for credit, outcome, session_id in settled.outcomes:
+            self.metrics.credits.labels(outcome=outcome).inc()
+            latency = (now - credit.closed_at).total_seconds()
+            self.metrics.detection_latency.observe(max(0.0, latency))
+            _log_credit(order.by, credit, outcome, session_id)
+        for event in settled.told:
+            log.info("event_enqueued", event_id=str(event.id), type=event.type)
+        for record in settled.quarantined:
+            log.error(
+                "record_quarantined",
+                operation_id=str(record.operation_id),
+                by=order.by,
+                reason=record.reason,
+            )
+        if settled.told:
+            self.on_told()
+
+
+class _Attempt:
+    """The tries at one order: what an earlier one left unknown or found out."""
+
+    def __init__(self, settler: Settler, order: Order) -> None:
+        self._settler = settler
+        self._order = order
+        self._maybe_committed = False
+        self._bisect = False
+
+    async def run(self) -> Settled:
+        try:
+            return await self._transaction()
+        except DBAPIError as error:
+            self._maybe_committed |= outcome_unknown(error)
+            if self._bisect or not is_data_error(error):
+                raise
+            self._bisect = True
+        return await self.run()
+
+    async def _transaction(self) -> Settled:
+        now = self._settler.clock()
+        async with self._settler.engine.begin() as conn:
+            if not await self._move_cursor(conn, now):
+                return Settled()
+            return await self._settle(conn, self._order.batch.records, now)
+
+    async def _move_cursor(self, conn: AsyncConnection, now: datetime) -> bool:
+        """Compare and set; False if an earlier try whose COMMIT was not answered did it all."""
+        claim, batch = self._order.claim, self._order.batch
+        if claim is None or await cursors.advance(conn, claim.stream, claim.epoch, batch, now):
+            return True
+        found = await cursors.read(conn, claim.stream)
+        ours = found and found.epoch == claim.epoch and found.position == batch.upto
+        if self._maybe_committed and ours:
+            return False
+        raise CursorMoved(
+            f"the cursor of {claim.stream} is not at {batch.after} of epoch {claim.epoch} any more:"
+            f" found {found}"
+        )
+
+    async def _settle(
+        self, conn: AsyncConnection, records: Sequence[LedgerRecord], now: datetime
+    ) -> Settled:
+        unreadable = [_quarantined(r, r.problem) for r in records if r.problem is not None]
+        readable = [r for r in records if r.problem is None]
+        if self._bisect:
+            settled = await self._write_what_can_be(conn, readable, now)
+        else:
+            settled = await self._write(conn, readable, now)
+        settled += Settled(quarantined=tuple(unreadable))
+        if settled.quarantined:
+            await quarantine.insert(conn, self._order.by, settled.quarantined, now)
+        return settled
+
+    async def _write_what_can_be(
+        self, conn: AsyncConnection, records: Sequence[LedgerRecord], now: datetime
+    ) -> Settled:
+        """Write all of these, or halves of them, down to the record that is refused."""
+        try:
+            async with conn.begin_nested():
+                return await self._write(conn, records, now)
+        except DBAPIError as error:
+            if not is_data_error(error):
+                raise
+            if len(records) == 1:
+                return Settled(quarantined=(_quarantined(records[0], str(error.orig)),))
+        middle = len(records) // 2
+        first = await self._write_what_can_be(conn, records[:middle], now)
+        return first + await self._write_what_can_be(conn, records[middle:], now)
+
+    async def _write(
+        self, conn: AsyncConnection, records: Sequence[LedgerRecord], now: datetime
+    ) -> Settled:
+        """Lock, decide, write: a constant number of statements for any number of records."""
+        credits_ = [credit for record in records for credit in record.credits]
+        if not credits_:
+            return Settled()
+        locked = await sessions.lock_named(conn, credits_)
+        known = await credit_store.known(conn, credits_)
+        fresh = [credit for credit in credits_ if credit.key not in known]
+        if not fresh:
+            return Settled()
+        unproven = await self._still_unproven(conn)
+        decided = decide_batch(locked, fresh, unproven)
+        told = paid_events(decided)
+        await credit_store.insert_payments(conn, decided.applied, now)
+        await credit_store.insert_credits(conn, decided.outcomes, now)
+        await sessions.write_settled(conn, decided.changed, self._order.by, now)
+        await events.enqueue(conn, told, now)
+        return Settled(tuple(decided.outcomes), tuple(told))
+
+    async def _still_unproven(self, conn: AsyncConnection) -> Collection[UUID]:
+        if not self._order.unproven:
+            return frozenset()
+        return await sessions.paid_without_credit(conn, self._order.unproven)
+
+
+def paid_events(decided: BatchSettlement) -> list[Event]:
+    """Build the event of each session that these credits completed."""
+    return [
+        domain_events.session_paid(settlement.session, settlement.completed_by)
+        for settlement in decided.settlements
+        if settlement.completed_by is not None
+    ]
+
+
+def _quarantined(record: LedgerRecord, reason: str) -> Quarantined:
+    raw = json.dumps(record.source, ensure_ascii=True, separators=(",", ":")).encode()
+    return Quarantined(record.operation_id, raw, reason)
+
+
+def _applied_hashes(settled: Settled) -> set[str]:
+    return {c.tx_hash for c, outcome, _ in settled.outcomes if outcome is Outcome.APPLIED}
+
+
+def _log_credit(by: str, credit: Credit, outcome: Outcome, session_id: UUID | None) -> None:
+    """A held credit is a warning: it is somebody's money that does nothing yet."""
+    tell = log.info if outcome is Outcome.APPLIED else log.warning
+    tell(
+        "credit_applied" if outcome is Outcome.APPLIED else "credit_held",
+        outcome=outcome,
+        session_id=None if session_id is None else str(session_id),
+        operation_id=str(credit.operation_id),
+        change_index=credit.change_index,
+        tx_hash=credit.tx_hash,
+        amount=format_stroops(credit.amount),
+        asset=str(credit.asset),
+        by=by,
+    )
