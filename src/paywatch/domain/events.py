@@ -6,7 +6,7 @@ crash, a retry or by another instance has the same id, and the receiver can drop
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -43,8 +43,8 @@ def event_id(event_type: EventType, session_id: UUID) -> UUID:
 
 
 def iso(moment: datetime) -> str:
-    """Write an aware UTC time as ISO 8601 with a Z."""
-    return moment.isoformat().replace("+00:00", "Z")
+    """Write an aware time as ISO 8601 in UTC, with a Z."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def session_paid(session: CheckoutSession, credit: Credit) -> Event:

@@ -21,11 +21,6 @@ class Cursor:
     end_position: Position | None = None  # of a backfill
     read_through_at: datetime | None = None  # the ledger's clock
 
-    @property
-    def done(self) -> bool:
-        """Whether a backfill has reached its end."""
-        return self.end_position is not None and self.position >= self.end_position
-
 
 _COLUMNS = "stream, account, position, epoch, end_position, read_through_at"
 
@@ -50,8 +45,17 @@ UPDATE cursors
  WHERE stream = :stream AND epoch = :epoch AND position = :after"""
 )
 
+_CLOSE = text("DELETE FROM cursors WHERE stream = :stream AND epoch = :epoch")
+
+_UNFINISHED = text(f"SELECT {_COLUMNS} FROM cursors WHERE end_position IS NOT NULL ORDER BY stream")
+
 _READ = text(f"SELECT {_COLUMNS} FROM cursors WHERE stream = :stream")
 _LIST = text(f"SELECT {_COLUMNS} FROM cursors ORDER BY stream")
+
+
+def backfill_stream(account: str, after: Position) -> str:
+    """Name the backfill of an account from a position on."""
+    return f"backfill:{account}:{after}"
 
 
 def live_stream(account: str) -> str:
@@ -102,6 +106,16 @@ async def read(conn: AsyncConnection, stream: str) -> Cursor | None:
     """Read one cursor."""
     row = (await conn.execute(_READ, {"stream": stream})).one_or_none()
     return None if row is None else _cursor(row)
+
+
+async def close_backfill(conn: AsyncConnection, claim: Cursor) -> None:
+    """Forget the cursor of a finished backfill; what it found is in the credits."""
+    await conn.execute(_CLOSE, {"stream": claim.stream, "epoch": claim.epoch})
+
+
+async def read_unfinished(conn: AsyncConnection) -> list[Cursor]:
+    """Read the cursors of backfills that have not reached their end."""
+    return [_cursor(row) for row in await conn.execute(_UNFINISHED)]
 
 
 async def read_all(conn: AsyncConnection) -> list[Cursor]:

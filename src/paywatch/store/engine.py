@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from paywatch.errors import ConfigError
 
 LIMITS: Final = {
+    "timezone": "UTC",
     "synchronous_commit": "on",  # a settled payment survives a power cut
     "lock_timeout": "5s",
     "statement_timeout": "30s",

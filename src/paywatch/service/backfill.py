@@ -1,0 +1,122 @@
+"""Backfill: read a range of the past again, by the same settling and with a cursor of its own.
+
+Killed at any record it goes on from there: the cursor moves in the transactions that settle.
+Credits that are known already change nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from random import Random
+from typing import Protocol
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from paywatch.domain.ledger import Batch, Position
+from paywatch.errors import NotFound
+from paywatch.service.settle import Order, Settler
+from paywatch.store import cursors
+from paywatch.store.cursors import Cursor, backfill_stream
+from paywatch.store.retry import persistently
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class PageSource(Protocol):
+    """Reads an account's past operations."""
+
+    async def page(self, account: str, after: Position) -> Batch:
+        """Read at most 200 operations after a position; `read` is 0 at the end of the ledger."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillReport:
+    """What one backfill did in this run."""
+
+    account: str
+    began_at: Position
+    ended_at: Position
+    read: int  # operations
+    found: int  # credits that were not known
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """Backfills accounts, one range at a time."""
+
+    engine: AsyncEngine
+    settler: Settler
+    source: PageSource
+    clock: Callable[[], datetime]
+    rng: Random
+
+    async def run_range(self, account: str, after: Position, upto: Position) -> BackfillReport:
+        """Read from `after` (exclusive) to `upto` (inclusive), or on from where it was killed.
+
+        Raises:
+            CursorMoved: another process has taken this backfill over.
+            HorizonUnavailable: Horizon could not be read; run it again, it goes on from there.
+        """
+        cursor = Cursor(
+            backfill_stream(account, after), account, after, end_position=max(after, upto)
+        )
+
+        async def begin() -> None:
+            async with self.engine.begin() as conn:
+                await cursors.open_stream(conn, cursor, self.clock())
+
+        await persistently(begin, rng=self.rng)
+        return await self.resume(cursor.stream)
+
+    async def resume_all(self) -> list[BackfillReport]:
+        """Finish what was begun and killed."""
+
+        async def unfinished() -> list[Cursor]:
+            async with self.engine.begin() as conn:
+                return await cursors.read_unfinished(conn)
+
+        begun = await persistently(unfinished, rng=self.rng)
+        return [await self.resume(cursor.stream) for cursor in begun]
+
+    async def resume(self, stream: str) -> BackfillReport:
+        """Go on with a backfill from its cursor to its end, then forget the cursor."""
+        claim = await self._claim(stream)
+        began_at, read, found = claim.position, 0, 0
+        while True:
+            batch = await self.step(claim)
+            settled = await self.settler.settle(Order(batch, by=stream, claim=claim))
+            read, found = read + batch.read, found + len(settled.outcomes)
+            claim = replace(claim, position=batch.upto)
+            log.info("backfill", stream=stream, position=claim.position, read=read, found=found)
+            if batch.read == 0 or claim.position == claim.end_position:
+                break
+        await self._close(claim)
+        return BackfillReport(claim.account, began_at, claim.position, read, found)
+
+    async def step(self, claim: Cursor) -> Batch:
+        """Read one page, cut off at the backfill's end."""
+        end = claim.end_position
+        if end is None:
+            raise NotFound(f"{claim.stream} is not a backfill")
+        batch = await self.source.page(claim.account, claim.position)
+        within = tuple(record for record in batch.records if record.operation_id <= end)
+        return replace(batch, records=within, upto=min(batch.upto, end))
+
+    async def _claim(self, stream: str) -> Cursor:
+        async def take() -> Cursor | None:
+            async with self.engine.begin() as conn:
+                return await cursors.claim(conn, stream, self.clock())
+
+        claim = await persistently(take, rng=self.rng)
+        if claim is None:
+            raise NotFound(f"there is no backfill {stream}: it has ended")
+        return claim
+
+    async def _close(self, claim: Cursor) -> None:
+        async def close() -> None:
+            async with self.engine.begin() as conn:
+                await cursors.close_backfill(conn, claim)
+
+        await persistently(close, rng=self.rng)

@@ -1,0 +1,173 @@
+"""What recovery looks for: sessions that stand where they should not, found by partial indexes."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from paywatch.domain.checkout import CheckoutSession
+from paywatch.domain.ledger import Asset, Credit, Memo, MemoType, Position
+from paywatch.store.rows import as_json
+from paywatch.store.sessions import SESSION_COLUMNS, session_from
+from paywatch.store.tables import OPEN_STATUSES_SQL
+
+BATCH: Final = 500  # sessions that one run takes on; the next run takes the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A session whose credits must be looked for, and from where on."""
+
+    session_id: UUID
+    account: str
+    opened_position: Position
+    expires_at: datetime
+
+
+_STUCK = text(
+    f"""
+SELECT s.id, s.account, s.opened_position, s.expires_at FROM checkout_sessions s
+ WHERE s.status = 'processing' AND s.announced_at < :before
+ ORDER BY s.announced_at LIMIT {BATCH}"""
+)
+
+_UNPROVEN = text(
+    f"""
+SELECT s.id, s.account, s.opened_position, s.expires_at FROM checkout_sessions s
+ WHERE s.status = 'paid' AND s.updated_at >= :since
+   AND NOT EXISTS (SELECT FROM credits c WHERE c.session_id = s.id AND c.outcome = 'applied')
+ ORDER BY s.opened_position LIMIT {BATCH}"""
+)
+
+# Enough is applied, but it is not paid; or it is paid, and nobody was told.
+_UNMARKED = text(
+    f"""
+SELECT {SESSION_COLUMNS} FROM checkout_sessions s
+ WHERE s.id IN (
+       SELECT c.session_id FROM credits c
+        WHERE c.outcome = 'applied' AND c.recorded_at >= :since)
+   AND s.amount <= (SELECT coalesce(sum(c.amount), 0) FROM credits c
+                     WHERE c.session_id = s.id AND c.outcome = 'applied')
+   AND (s.status NOT IN ('paid', 'canceled')
+        OR s.status = 'paid' AND NOT EXISTS (
+           SELECT FROM events e WHERE e.subject = s.id AND e.type = 'checkout.session.paid'))
+ ORDER BY s.id LIMIT {BATCH} FOR UPDATE OF s"""
+)
+
+_APPLIED = text(
+    """
+SELECT c.* FROM credits c
+ WHERE c.session_id = ANY(:ids) AND c.outcome = 'applied'
+ ORDER BY c.operation_id, c.change_index"""
+)
+
+# Guarded by the status and by the age: a session that was paid, or announced anew, since it was
+# read is not touched.
+_BACK_TO_PENDING = text(
+    """
+WITH stuck AS (
+    SELECT s.id FROM checkout_sessions s
+     WHERE s.id = ANY(:ids) AND s.status = 'processing' AND s.announced_at < :before
+     ORDER BY s.id FOR UPDATE
+)
+UPDATE checkout_sessions s SET status = 'pending', updated_at = :now
+  FROM stuck WHERE s.id = stuck.id RETURNING s.id"""
+)
+
+_OVERDUE = text(
+    f"""
+SELECT {SESSION_COLUMNS} FROM checkout_sessions s
+  JOIN cursors c ON c.account = s.account AND c.stream = 'live:' || s.account
+ WHERE s.status IN ({OPEN_STATUSES_SQL}) AND s.expires_at < c.read_through_at
+ ORDER BY s.id LIMIT {BATCH} FOR UPDATE OF s"""
+)
+
+_EXPIRE = text(
+    """
+UPDATE checkout_sessions s SET status = 'expired', updated_at = :now WHERE s.id = ANY(:ids)"""
+)
+
+_LOG = text(
+    """
+INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_at)
+SELECT r.*, 'recover', CAST(:now AS timestamptz)
+  FROM json_to_recordset(CAST(:rows AS json)) AS r(
+       session_id uuid, before text, after text, cause text)"""
+)
+
+
+async def find_stuck(conn: AsyncConnection, before: datetime) -> list[Missing]:
+    """Find sessions whose payer announced a transaction before that moment, unseen since."""
+    return [_missing(row) for row in await conn.execute(_STUCK, {"before": before})]
+
+
+async def find_unproven(conn: AsyncConnection, since: datetime) -> list[Missing]:
+    """Find sessions that became paid since that moment without any applied credit."""
+    return [_missing(row) for row in await conn.execute(_UNPROVEN, {"since": since})]
+
+
+async def lock_unmarked(conn: AsyncConnection, since: datetime) -> list[CheckoutSession]:
+    """Lock sessions that have enough credits but are not paid, or were not told of."""
+    return [session_from(row) for row in await conn.execute(_UNMARKED, {"since": since})]
+
+
+async def lock_overdue(conn: AsyncConnection) -> list[CheckoutSession]:
+    """Lock open sessions whose deadline their account's stream has been read past."""
+    return [session_from(row) for row in await conn.execute(_OVERDUE)]
+
+
+async def applied_credits(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, list[Credit]]:
+    """Read the applied credits of sessions, in ledger order."""
+    found: dict[UUID, list[Credit]] = defaultdict(list)
+    for row in await conn.execute(_APPLIED, {"ids": list(ids)}):
+        found[row.session_id].append(_credit(row))
+    return found
+
+
+async def back_to_pending(
+    conn: AsyncConnection, ids: Collection[UUID], before: datetime, now: datetime
+) -> set[UUID]:
+    """Return sessions to `pending` that are still in `processing` since before that moment."""
+    parameters = {"ids": list(ids), "before": before, "now": now}
+    return {row.id for row in await conn.execute(_BACK_TO_PENDING, parameters)}
+
+
+async def expire(conn: AsyncConnection, ids: Collection[UUID], now: datetime) -> None:
+    """Mark locked sessions as expired."""
+    await conn.execute(_EXPIRE, {"ids": list(ids), "now": now})
+
+
+async def log_transitions(
+    conn: AsyncConnection, changes: Sequence[tuple[UUID, str, str, str]], now: datetime
+) -> None:
+    """Write (session, before, after, cause) into the log of transitions."""
+    names = ("session_id", "before", "after", "cause")
+    rows = as_json(
+        dict(zip(names, (str(part) for part in change), strict=True)) for change in changes
+    )
+    await conn.execute(_LOG, {"rows": rows, "now": now})
+
+
+def _missing(row: Row[Any]) -> Missing:
+    return Missing(row.id, row.account, Position(row.opened_position), row.expires_at)
+
+
+def _credit(row: Row[Any]) -> Credit:
+    return Credit(
+        operation_id=Position(row.operation_id),
+        change_index=row.change_index,
+        account=row.account,
+        muxed_id=None if row.muxed_id is None else int(row.muxed_id),
+        asset=Asset.parse(row.asset),
+        amount=row.amount,
+        tx_hash=row.tx_hash.hex(),
+        inner_tx_hash=row.inner_tx_hash.hex() if row.inner_tx_hash else None,
+        payer=row.payer,
+        memo=Memo(MemoType(row.memo_type), row.memo),
+        closed_at=row.closed_at,
+    )
