@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from paywatch.domain.ledger import Batch, Position
 from paywatch.errors import CursorMoved, HorizonError, NotFound
 from paywatch.service.settle import Order, Settler
+from paywatch.service.waiting import wait_for
 from paywatch.store import cursors, merchants
 from paywatch.store.cursors import Cursor, live_stream
 from paywatch.store.retry import persistently
@@ -153,15 +154,6 @@ class Listener:
 
     def _state(self, account: str, state: str) -> None:
         self.metrics.stream_state.labels(stream=account).state(state)
-
-
-async def wait_for(stop: asyncio.Event, seconds: float) -> None:
-    """Wait some seconds, or less if `stop` is set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return
 
 
 async def until(

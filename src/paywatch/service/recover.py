@@ -6,11 +6,11 @@ session that is paid between recovery's look and its write stays paid.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
-from typing import Protocol, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -18,15 +18,277 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.domain import events as domain_events
 from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, SessionStatus
-from paywatch.domain.ledger import Batch, Credit, Position
-from paywatch.domain.settlement import Outcome, Settlement, Transition, decide
+from paywatch.domain.ledger import Credit
+from paywatch.domain.settlement import Settlement, Transition, decide
 from paywatch.errors import HorizonError
+from paywatch.service.backfill import PageSource
 from paywatch.service.settle import Order, Settler
+from paywatch.service.waiting import wait_for
 from paywatch.store import events, invariants, outbox, quarantine, recovery, sessions
 from paywatch.store.invariants import Violation
 from paywatch.store.recovery import Missing
 from paywatch.store.retry import persistently
-from paywatch.telemetry import Metrics
+from paywatch.telemetry import Metrics, Progress
 
 log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
+
+BY: Final = "recover"
+LONGEST_SEARCH: Final = 500  # pages of an account that one run reads
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What one run repaired, and what it found broken and could not repair."""
+
+    settled: int  # credits found on Horizon that had been missed
+    returned: int  # sessions back from `processing` to `pending`
+    proven: int  # paid sessions whose missing payment was found
+    unproven: int  # paid sessions without a payment, on Horizon neither: alarm
+    marked: int  # sessions with enough credits, marked paid or told of now
+    expired: int
+    released: int  # deliveries freed from a dead dispatcher's lease
+    unsearched: tuple[str, ...]  # accounts that Horizon could not be asked about
+    violations: tuple[Violation, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is left that needs a person."""
+        return not (self.unproven or self.unsearched or self.violations)
+
+    def document(self) -> dict[str, object]:
+        """Describe the run as a JSON document."""
+        return asdict(self) | {"healthy": self.healthy}
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What a look at Horizon found, and which accounts it could not be done for."""
+
+    settled: int
+    failed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often recovery works and how far back it looks, in seconds."""
+
+    interval_s: float = 300.0
+    expire_s: float = 5.0  # expiry follows the ledger's clock closely; it is one cheap statement
+    processing_s: float = 300.0  # an announced transaction may stay unseen for so long
+    window_s: float = 7 * 86_400.0  # what changed since then is checked; an audit checks all
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Repairs one database, looking at one Horizon."""
+
+    engine: AsyncEngine
+    settler: Settler
+    source: PageSource
+    clock: Callable[[], datetime]
+    rng: Random
+    metrics: Metrics
+    timing: Timing = Timing()
+
+    async def run(self, stop: asyncio.Event, progress: Progress) -> None:
+        """Repair every `interval_s` and expire every `expire_s` until `stop` is set."""
+        progress.watch(BY, timedelta(seconds=2 * self.timing.interval_s), self.clock())
+        due_at = self.clock()
+        while not stop.is_set():
+            if self.clock() >= due_at:
+                await self.run_once()
+                due_at = self.clock() + timedelta(seconds=self.timing.interval_s)
+            else:
+                await self.expire_overdue()
+            progress.beat(BY, self.clock())
+            await wait_for(stop, self.timing.expire_s)
+        progress.forget(BY)
+
+    async def run_once(self) -> RecoveryReport:
+        """Do every repair once."""
+        now = self.clock()
+        since = now - timedelta(seconds=self.timing.window_s)
+        stuck, returned = await self._repair_stuck(now)
+        searched, proven, unproven = await self._repair_unproven(since)
+        report = RecoveryReport(
+            settled=stuck.settled + searched.settled,
+            returned=returned,
+            proven=proven,
+            unproven=unproven,
+            marked=await self._repair_unmarked(since),
+            expired=await self.expire_overdue(),
+            released=await self._release_leases(),
+            unsearched=tuple(sorted(stuck.failed | searched.failed)),
+            violations=await self.check_invariants(since),
+        )
+        (log.info if report.healthy else log.error)("recovery_run", **report.document())
+        return report
+
+    async def check_invariants(self, since: datetime | None) -> tuple[Violation, ...]:
+        """Check what must always hold, of all that changed since a moment or of everything."""
+        now = self.clock()
+
+        async def check(conn: AsyncConnection) -> tuple[list[Violation], int]:
+            return (
+                await invariants.find_violations(conn, now, since),
+                await quarantine.count(conn),
+            )
+
+        found, quarantined = await self._transaction(check)
+        self.metrics.invariant_violations.set(len(found))
+        self.metrics.invariants_checked_at.set(now.timestamp())
+        self.metrics.quarantine.set(quarantined)
+        for violation in found:
+            log.error("invariant_violated", **asdict(violation))
+        return tuple(found)
+
+    async def expire_overdue(self) -> int:
+        """Expire sessions whose account's stream was read past their deadline, and tell so."""
+        now = self.clock()
+
+        async def expire(conn: AsyncConnection) -> list[CheckoutSession]:
+            overdue = await recovery.lock_overdue(conn)
+            if not overdue:
+                return []
+            expired = [replace(s, status=_after(s, Cause.DEADLINE_PASSED)) for s in overdue]
+            await recovery.expire(conn, [session.id for session in overdue], now)
+            changes = [(s.id, s.status, "expired", Cause.DEADLINE_PASSED) for s in overdue]
+            await recovery.log_transitions(conn, changes, now)
+            await events.enqueue(conn, map(domain_events.session_expired, expired), now)
+            return expired
+
+        expired = await self._transaction(expire)
+        for session in expired:
+            log.info("session_expired", session_id=str(session.id), received=session.received)
+        self._count("expired", len(expired))
+        if expired:
+            self.settler.on_told()
+        return len(expired)
+
+    async def _repair_stuck(self, now: datetime) -> tuple[_Search, int]:
+        """Look for announced payments that were never seen; without a trace, back to pending."""
+        before = now - timedelta(seconds=self.timing.processing_s)
+        stuck = await self._transaction(lambda conn: recovery.find_stuck(conn, before))
+        search = await self._search(stuck)
+        untraced = [s.session_id for s in stuck if s.account not in search.failed]
+
+        async def give_up(conn: AsyncConnection) -> set[UUID]:
+            returned = await recovery.back_to_pending(conn, untraced, before, now)
+            changes = [(id_, "processing", "pending", Cause.UNTRACED) for id_ in sorted(returned)]
+            await recovery.log_transitions(conn, changes, now)
+            return returned
+
+        returned = await self._transaction(give_up) if untraced else set()
+        for session_id in sorted(returned):
+            log.warning("repaired", repair="processing", session_id=str(session_id))
+        self._count("processing", len(returned))
+        return search, len(returned)
+
+    async def _repair_unproven(self, since: datetime) -> tuple[_Search, int, int]:
+        """Look for the credits of paid sessions that have none; without a trace, alarm."""
+        unproven = await self._transaction(lambda conn: recovery.find_unproven(conn, since))
+        search = await self._search(unproven, frozenset(m.session_id for m in unproven))
+        if not unproven:
+            return search, 0, 0
+        ids = [missing.session_id for missing in unproven]
+        left = await self._transaction(lambda conn: sessions.paid_without_credit(conn, ids))
+        for session_id in sorted(set(ids) - left):
+            log.warning("repaired", repair="missing_payment", session_id=str(session_id))
+        for session_id in sorted(left):
+            log.error("paid_without_payment", session_id=str(session_id))
+        self._count("missing_payment", len(ids) - len(left))
+        return search, len(ids) - len(left), len(left)
+
+    async def _repair_unmarked(self, since: datetime) -> int:
+        """Mark sessions paid that have enough credits, and tell of those that nobody was told."""
+        now = self.clock()
+
+        async def mark(conn: AsyncConnection) -> list[CheckoutSession]:
+            unmarked = await recovery.lock_unmarked(conn, since)
+            if not unmarked:
+                return []
+            applied = await recovery.applied_credits(conn, [s.id for s in unmarked])
+            marked = [_marked(session, applied[session.id]) for session in unmarked]
+            await sessions.write_settled(conn, marked, BY, now)
+            told = [
+                domain_events.session_paid(settlement.session, settlement.completed_by)
+                for settlement in marked
+                if settlement.completed_by
+            ]
+            await events.enqueue(conn, told, now)
+            return unmarked
+
+        marked = await self._transaction(mark)
+        for session in marked:
+            log.warning("repaired", repair="unmarked_paid", session_id=str(session.id))
+        self._count("unmarked_paid", len(marked))
+        if marked:
+            self.settler.on_told()
+        return len(marked)
+
+    async def _release_leases(self) -> int:
+        now = self.clock()
+        freed = await self._transaction(lambda conn: outbox.release_dead_leases(conn, now))
+        self._count("lease", len(freed))
+        return len(freed)
+
+    async def _search(
+        self, missing: Sequence[Missing], unproven: frozenset[UUID] = frozenset()
+    ) -> _Search:
+        """Settle what Horizon has of these sessions' accounts, from their opening on."""
+        wanted: dict[str, list[Missing]] = defaultdict(list)
+        for session in missing:
+            wanted[session.account].append(session)
+        settled, failed = 0, set()
+        for account, of_account in sorted(wanted.items()):
+            try:
+                settled += await self._search_account(account, of_account, unproven)
+            except HorizonError as error:
+                log.warning("recovery_could_not_look", account=account, error=str(error))
+                failed.add(account)
+        return _Search(settled, frozenset(failed))
+
+    async def _search_account(
+        self, account: str, wanted: Sequence[Missing], unproven: frozenset[UUID]
+    ) -> int:
+        """Page through an account from the first session's opening to the last one's deadline."""
+        position = min(session.opened_position for session in wanted)
+        deadline = max(session.expires_at for session in wanted)
+        settled = 0
+        for _ in range(LONGEST_SEARCH):
+            batch = await self.source.page(account, position)
+            order = Order(batch, by=f"{BY}:{account}", unproven=unproven)
+            settled += len((await self.settler.settle(order)).outcomes)
+            position = batch.upto
+            if batch.read == 0 or (batch.closed_at is not None and batch.closed_at > deadline):
+                return settled
+        raise HorizonError(f"{account}: more than {LONGEST_SEARCH} pages since {position}")
+
+    async def _transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async def once() -> T:
+            async with self.engine.begin() as conn:
+                return await work(conn)
+
+        return await persistently(once, rng=self.rng)
+
+    def _count(self, repair: str, number: int) -> None:
+        self.metrics.recovered.labels(repair=repair).inc(number)
+
+
+def _after(session: CheckoutSession, cause: Cause) -> SessionStatus:
+    return TRANSITIONS[session.status][cause]
+
+
+def _marked(session: CheckoutSession, applied: Sequence[Credit]) -> Settlement:
+    """Decide a session again from its applied credits alone, as the settling should have."""
+    anew = decide(replace(session, status=SessionStatus.PENDING, received=0), applied)
+    received = sum(credit.amount for credit in applied)
+    was_paid = session.status is SessionStatus.PAID
+    cause = Cause.CREDITED_IN_FULL
+    transition = Transition(session.status, SessionStatus.PAID, cause, anew.completed_by)
+    return replace(
+        anew,
+        session=replace(anew.session, received=received),
+        transitions=() if was_paid else (transition,),
+    )
