@@ -1,6 +1,7 @@
 """Fixtures for every test: a real PostgreSQL, with a fresh database from a template per test."""
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.store.embedded import embedded_postgres
 from paywatch.store.engine import create_engine, sqlalchemy_url
+from paywatch.store.invariants import find_violations
 from paywatch.store.migrate import migrate
+from support import Shop
 
 _numbers = count(1)
 
@@ -62,8 +65,17 @@ def _fresh(cluster: str, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """The program's own connection pool on a fresh database."""
+async def engine(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[AsyncEngine]:
+    """The program's own connection pool on a fresh database; the invariants hold at the end."""
     engine = create_engine(database_url)
     yield engine
+    if request.node.get_closest_marker("breaks_invariants") is None:
+        async with engine.begin() as conn:
+            assert await find_violations(conn, datetime.now(UTC)) == []
     await engine.dispose()
+
+
+@pytest.fixture
+async def shop(engine: AsyncEngine) -> Shop:
+    """A merchant with a watched account and an endpoint."""
+    return await Shop(engine).open()

@@ -1,0 +1,254 @@
+"""Settling on a real database: once, whole, and whatever the order of things."""
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import event
+from structlog.testing import capture_logs
+
+from paywatch.domain.ledger import Asset, LedgerRecord, Memo, MemoType, Position
+from paywatch.errors import CursorMoved
+from paywatch.service.settle import Order
+from support import (
+    NOW,
+    USDC,
+    Shop,
+    address,
+    batch_of,
+    closing,
+    make_batch,
+    make_credit,
+)
+
+OUTCOMES = "SELECT operation_id, outcome FROM credits ORDER BY operation_id, change_index"
+
+
+async def test_an_exact_payment_pays_tells_and_logs_the_transition(shop: Shop) -> None:
+    session = await shop.add_session()
+    credit = make_credit(100)
+    await shop.settle(credit)
+
+    assert await shop.session() == ("paid", 100)
+    assert await shop.rows("SELECT paid_how, paid_at FROM checkout_sessions") == [
+        ("exact", credit.closed_at)
+    ]
+    assert await shop.rows("SELECT tx_hash, ledger, payer FROM payments") == [
+        (bytes.fromhex(credit.tx_hash), 1001, credit.payer)
+    ]
+    assert await shop.rows("SELECT type, subject FROM events") == [
+        ("checkout.session.paid", session.id)
+    ]
+    assert await shop.rows("SELECT state, due_at FROM deliveries") == [("pending", NOW)]
+    assert await shop.rows(
+        "SELECT before, after, cause, operation_id, by FROM session_transitions"
+    ) == [("pending", "paid", "credited_in_full", credit.operation_id, "test")]
+    assert shop.told == 1
+
+
+async def test_an_excess_is_paid_and_recorded(shop: Shop) -> None:
+    await shop.add_session()
+    await shop.settle(make_credit(130))
+    assert await shop.session() == ("paid", 130)
+    assert await shop.rows("SELECT paid_how FROM checkout_sessions") == [("over",)]
+    [(payload,)] = await shop.rows("SELECT payload FROM events")
+    assert b'"excess":"0.0000030"' in payload
+
+
+async def test_smaller_payments_add_up_and_only_the_last_tells(shop: Shop) -> None:
+    await shop.add_session()
+    await shop.settle(make_credit(30, ledger=1001))
+    assert await shop.session() == ("partially_paid", 30)
+    assert await shop.rows("SELECT id FROM events") == []
+    await shop.settle(make_credit(70, ledger=1002))
+    assert await shop.session() == ("paid", 100)
+    assert len(await shop.rows("SELECT id FROM events")) == 1
+    assert len(await shop.rows("SELECT tx_hash FROM payments")) == 2
+
+
+async def test_lesson_18_two_operations_for_one_session_in_one_batch_are_folded(
+    shop: Shop,
+) -> None:
+    await shop.add_session()
+    await shop.settle(make_credit(60, op=1), make_credit(40, op=2))
+    assert await shop.session() == ("paid", 100)
+    assert len(await shop.rows("SELECT tx_hash FROM payments")) == 1
+    assert len(await shop.rows("SELECT id FROM events")) == 1
+
+
+async def test_a_transaction_that_a_page_cuts_in_two_ends_as_in_one_batch(shop: Shop) -> None:
+    """Deduplicating money by tx_hash alone would lose the second operation."""
+    await shop.add_session(1)
+    await shop.add_session(2)
+    await shop.settle(make_credit(100, op=1, muxed_id=1))
+    await shop.settle(make_credit(100, op=2, muxed_id=2))
+    assert await shop.session(1) == await shop.session(2) == ("paid", 100)
+    assert len(await shop.rows("SELECT tx_hash FROM payments")) == 1
+
+
+async def test_a_credit_seen_twice_counts_once(shop: Shop) -> None:
+    await shop.add_session()
+    await shop.settle(make_credit(30))
+    settled = await shop.settle(make_credit(30))
+    assert settled.outcomes == ()
+    assert await shop.session() == ("partially_paid", 30)
+
+
+async def test_a_second_payment_of_a_paid_session_warns_and_changes_nothing(shop: Shop) -> None:
+    await shop.add_session()
+    first, second = make_credit(100, ledger=1001), make_credit(100, ledger=1002)
+    await shop.settle(first)
+    before = await shop.rows("SELECT * FROM checkout_sessions")
+    with capture_logs() as logs:
+        await shop.settle(second)
+    assert await shop.rows(OUTCOMES) == [
+        (first.operation_id, "applied"),
+        (second.operation_id, "duplicate"),
+    ]
+    assert await shop.rows("SELECT * FROM checkout_sessions") == before
+    assert len(await shop.rows("SELECT tx_hash FROM payments")) == 1
+    assert len(await shop.rows("SELECT event_id FROM deliveries")) == 1
+    [warning] = [line for line in logs if line["log_level"] == "warning"]
+    assert (warning["event"], warning["outcome"]) == ("credit_held", "duplicate")
+
+
+async def test_what_matches_nothing_or_is_not_what_was_asked_is_held_with_its_reason(
+    shop: Shop,
+) -> None:
+    session = await shop.add_session()
+    late = int((session.expires_at - NOW) / timedelta(seconds=5)) + 1000 + 1
+    await shop.settle(
+        make_credit(ledger=1001, memo=Memo.none()),
+        make_credit(ledger=1002, memo=Memo(MemoType.TEXT, b"1")),  # not the id 1
+        make_credit(ledger=1003, asset=Asset("XLM", address("spoofer"))),
+        make_credit(ledger=1004, asset=USDC),
+        make_credit(ledger=late),
+        make_credit(ledger=late + 1, muxed_id=77),  # muxed wins over the memo
+    )
+    assert [outcome for _, outcome in await shop.rows(OUTCOMES)] == [
+        "unmatched",
+        "unmatched",
+        "wrong_asset",
+        "wrong_asset",
+        "late",
+        "unmatched",
+    ]
+    assert await shop.session() == ("pending", 0)
+
+
+async def test_a_payment_in_the_last_second_read_an_hour_later_is_in_time(shop: Shop) -> None:
+    await shop.add_session(expires_at=closing(1005))
+    await shop.settle(make_credit(ledger=1005))
+    assert await shop.session() == ("paid", 100)
+
+
+async def test_the_same_memo_on_another_account_is_another_session(shop: Shop) -> None:
+    other = Shop(
+        shop.engine, account=address("other shop"), merchant_id=uuid4(), endpoint_id=uuid4()
+    )
+    await (await other.open()).add_session(2, memo=Memo.of_id(1))
+    await shop.add_session(1)
+    await shop.settle(make_credit(account=other.account))
+    assert await shop.session(1) == ("pending", 0)
+    assert await other.session(2) == ("paid", 100)
+
+
+async def test_the_cursor_moves_with_what_it_brought_and_only_from_where_it_stood(
+    shop: Shop,
+) -> None:
+    await shop.add_session()
+    claim = await shop.claim()
+    batch = make_batch([make_credit()], after=claim.position)
+    await shop.settler.settle(Order(batch, "live", claim))
+    assert await shop.rows("SELECT position, read_through_at FROM cursors") == [
+        (batch.upto, closing(1001))
+    ]
+    with pytest.raises(CursorMoved):
+        await shop.settler.settle(Order(batch, "live", claim))
+
+
+async def test_a_leader_whose_epoch_is_over_writes_nothing(shop: Shop) -> None:
+    await shop.add_session()
+    old = await shop.claim()
+    await shop.claim()
+    with pytest.raises(CursorMoved):
+        await shop.settler.settle(Order(make_batch([make_credit()], old.position), "live", old))
+    assert await shop.session() == ("pending", 0)
+    assert await shop.rows(OUTCOMES) == []
+
+
+async def test_an_empty_batch_moves_the_cursor_of_a_quiet_account(shop: Shop) -> None:
+    claim = await shop.claim()
+    upto = Position.after_ledger(1100)
+    await shop.settler.settle(Order(batch_of([], claim.position, upto), "live", claim))
+    assert await shop.rows("SELECT position, read_through_at FROM cursors") == [
+        (upto, closing(1100))
+    ]
+
+
+async def test_a_record_that_cannot_be_read_is_quarantined_and_blocks_nothing(shop: Shop) -> None:
+    await shop.add_session()
+    claim = await shop.claim()
+    good = make_batch([make_credit(ledger=1002)]).records
+    bad = LedgerRecord(Position.of(1001, 1, 1), (), "amount: missing", {"id": "x", "memo": "\0"})
+    batch = batch_of([bad, *good], claim.position)
+    await shop.settler.settle(Order(batch, claim.stream, claim))
+    assert await shop.session() == ("paid", 100)
+    assert await shop.rows("SELECT operation_id, raw, reason FROM quarantine") == [
+        (bad.operation_id, b'{"id":"x","memo":"\\u0000"}', "amount: missing")
+    ]
+    assert shop.metrics.registry.get_sample_value("paywatch_quarantined_total") == 1
+
+
+async def test_a_record_that_the_database_refuses_is_found_by_bisection(shop: Shop) -> None:
+    """A stroop with a hostile value must never stop the stream."""
+    await shop.add_session()
+    claim = await shop.claim()
+    hostile = [make_credit(1, ledger=1001 + n, payer="\0", memo=Memo.none()) for n in (0, 7, 19)]
+    harmless = [
+        make_credit(1, ledger=1001 + n, memo=Memo.none()) for n in range(19) if n not in (0, 7)
+    ]
+    batch = make_batch([*hostile, *harmless, make_credit(ledger=1030)], claim.position)
+    settled = await shop.settler.settle(Order(batch, claim.stream, claim))
+    assert [r.operation_id for r in settled.quarantined] == [c.operation_id for c in hostile]
+    assert len(settled.outcomes) == len(harmless) + 1
+    assert await shop.session() == ("paid", 100)
+    assert await shop.rows("SELECT position FROM cursors") == [(batch.upto,)]
+
+
+async def test_a_negative_amount_is_refused_by_the_table_itself(shop: Shop) -> None:
+    await shop.add_session()
+    settled = await shop.settle(make_credit(-5), make_credit(100, ledger=1002))
+    assert len(settled.quarantined) == 1
+    assert await shop.session() == ("paid", 100)
+
+
+@pytest.mark.parametrize("size", [1, 20, 200])
+async def test_the_number_of_statements_per_batch_is_constant(shop: Shop, size: int) -> None:
+    for number in range(1, size + 1):
+        await shop.add_session(number)
+    claim = await shop.claim()
+    credits_ = [make_credit(tx=n, memo=Memo.of_id(n)) for n in range(1, size + 1)]
+    statements: list[str] = []
+
+    @event.listens_for(shop.engine.sync_engine, "before_cursor_execute")
+    def count(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    await shop.settler.settle(Order(make_batch(credits_, claim.position), "live", claim))
+    event.remove(shop.engine.sync_engine, "before_cursor_execute", count)
+    assert len(statements) == 8
+    assert await shop.rows("SELECT count(*) FROM events") == [(size,)]
+
+
+async def test_a_muxed_id_of_64_bits_is_kept_and_matches_nothing(shop: Shop) -> None:
+    await shop.add_session()
+    await shop.settle(make_credit(muxed_id=2**64 - 1))
+    assert await shop.rows("SELECT muxed_id, outcome FROM credits") == [(2**64 - 1, "unmatched")]
+
+
+async def test_a_muxed_id_names_a_session_whose_payer_has_no_memo(shop: Shop) -> None:
+    await shop.add_session(5)
+    await shop.settle(replace(make_credit(), muxed_id=5, memo=Memo.none()))
+    assert await shop.session(5) == ("paid", 100)
