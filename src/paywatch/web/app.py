@@ -25,7 +25,7 @@ def create_app(
         metrics: what it exports.
         check_timeout_s: after how many seconds a part that does not answer is not ready.
     """
-    app = FastAPI(title="paywatch", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="paywatch", openapi_url=None)
 
     @app.api_route("/", methods=_METHODS)
     async def index() -> Response:

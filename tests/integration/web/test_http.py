@@ -194,14 +194,20 @@ async def test_a_stop_finishes_the_request_in_flight_and_frees_the_port() -> Non
     assert status == 200
 
 
-async def test_a_canceled_server_frees_the_port() -> None:
+async def test_a_canceled_server_closes_its_connections_and_frees_the_port() -> None:
     daemon = Daemon(timeout_s=10)
+    port = int(daemon.url.rsplit(":", 1)[1])
     task = asyncio.create_task(serve(daemon.app, daemon.socket, daemon.stopping))
-    await daemon.get("/")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    listen_on("127.0.0.1", int(daemon.url.rsplit(":", 1)[1])).close()
+    async with asyncio.timeout(10):
+        await reader.read()  # to the end, which a kept connection would not have
+    writer.close()
+    listen_on("127.0.0.1", port).close()
 
 
 def test_a_port_in_use_is_a_problem_of_the_setting() -> None:
