@@ -10,6 +10,7 @@ from paywatch.sim.ledger import Settings as LedgerSettings
 from paywatch.sim.merchant import Answer, Merchant, ReceivedWebhook
 from paywatch.sim.network import NetworkSettings, SimNetwork, serve
 from paywatch.sim.ratelimit import Quota
+from paywatch.sim.remote import RemoteNetwork, RemoteRefusal
 from paywatch.sim.streaming import StreamSettings
 from paywatch.sim.wallet import Wallet, asset_of, keypair_of
 
@@ -28,6 +29,8 @@ __all__ = [
     "NetworkSettings",
     "Quota",
     "ReceivedWebhook",
+    "RemoteNetwork",
+    "RemoteRefusal",
     "SeenRequest",
     "SimNetwork",
     "StreamSettings",

@@ -79,6 +79,7 @@ class HorizonServer:
         self.requests: EventLog[SeenRequest] = EventLog()
         self._closed = closed
         self._own_url = ""
+        self._port = 0
         self._runner: web.AppRunner | None = None
         self._limiter: RateLimiter | None = None
 
@@ -88,29 +89,27 @@ class HorizonServer:
         return self._own_url
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> Self:
-        """Listen; port 0 takes a free one."""
+        """Listen; port 0 takes a free one, or after a `stop` the one it had."""
         loop = asyncio.get_running_loop()
         if self.settings.quota is not None:
             self._limiter = RateLimiter(self.settings.quota, loop.time)
         app = web.Application(middlewares=[self._see, self._explain, self._disturb, self._limit])
         reader = HorizonReader(self.view, self._serve_list, self._base_url)
-        submitter = Submitter(
-            self.view.ledger, self._closed, self._base_url, self.settings.submit_s
-        )
+        submitter = Submitter(self.view, self._closed, self._base_url, self.settings.submit_s)
         app.add_routes([*reader.routes(), *submitter.routes()])
         app.on_response_prepare.append(self._note_status)
         self._runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        await site.start()
+        await web.TCPSite(self._runner, host, port or self._port).start()
         address = self._runner.addresses[0]
+        self._port = int(address[1])
         self._own_url = f"http://{address[0]}:{address[1]}"
         return self
 
     async def stop(self) -> None:
-        """Stop listening and end every connection."""
+        """Stop listening and end every connection, as in an outage; `start` begins again."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

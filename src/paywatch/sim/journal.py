@@ -32,6 +32,10 @@ class Journal:
             closed_at, *envelopes = json.loads(line)
             yield datetime.fromisoformat(closed_at), envelopes
 
+    def clear(self) -> None:
+        """Forget everything: another history begins."""
+        self._path.unlink(missing_ok=True)
+
     def append(self, closed_at: datetime, envelopes: Sequence[str]) -> None:
         """Remember one ledger; the bytes are with the operating system when this returns."""
         self._path.parent.mkdir(parents=True, exist_ok=True)

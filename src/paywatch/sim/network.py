@@ -75,8 +75,10 @@ class SimNetwork:
         self.closed = Signal()
         self.ledger = self._open_ledger()
         self.faults = Faults(self.settings.faults)
+        self._instances: list[HorizonServer] = []
         self.horizon = self._instance(View(self.ledger), self.faults)
         self._running = AsyncExitStack()
+        self._taken: dict[str, int] = {}  # by account, since the last ledger
 
     @property
     def url(self) -> str:
@@ -96,7 +98,7 @@ class SimNetwork:
     async def __aenter__(self) -> Self:
         """Listen, and start the clock if there is one."""
         await self.horizon.start(self.settings.host, self.settings.port)
-        self._running.push_async_callback(self.horizon.stop)
+        self._running.push_async_callback(self._stop_instances)
         if self.settings.close_every_s is not None:
             clock = asyncio.create_task(self._run_clock(self.settings.close_every_s))
             self._running.push_async_callback(_stop_task, clock)
@@ -112,7 +114,6 @@ class SimNetwork:
         """Another instance of the same network: behind, or short of history, or disturbed."""
         view = View(self.ledger, lag=lag, elder=elder)
         instance = await self._instance(view, faults or Faults()).start(self.settings.host)
-        self._running.push_async_callback(instance.stop)
         return instance
 
     async def close_ledger(self, at: datetime | None = None) -> ClosedLedger:
@@ -126,14 +127,30 @@ class SimNetwork:
         await asyncio.sleep(0)  # let those who were woken run first
         return closed
 
+    def reset(self, at: datetime | None = None) -> None:
+        """Begin another history under the same name, as the testnet does a few times a year."""
+        started_at = at or self.ledger.latest.closed_at + timedelta(seconds=LEDGER_S)
+        if self._journal is not None:
+            self._journal.clear()
+            self._journal.append(started_at, [])
+        self.ledger = Ledger(started_at, self.settings.ledger)
+        self._taken.clear()
+        for instance in self._instances:
+            instance.view.ledger = self.ledger
+        self.closed.notify()
+
     def wallet(self, name: str) -> Wallet:
-        """The wallet of a name; its account need not exist yet."""
-        return Wallet.named(name, self.passphrase, self.ledger.next_sequence)
+        """The wallet of a name; its account need not exist yet.
+
+        Each envelope that it builds takes the next sequence number, until a ledger closes: numbers
+        that were taken and not submitted by then are free again.
+        """
+        return Wallet.named(name, self.passphrase, self._next_sequence)
 
     @property
     def root(self) -> Wallet:
         """The wallet that holds all lumens at the beginning."""
-        return Wallet(root_keypair(self.passphrase), self.passphrase, self.ledger.next_sequence)
+        return Wallet(root_keypair(self.passphrase), self.passphrase, self._next_sequence)
 
     def submit(self, *envelopes: Envelope) -> list[str]:
         """Hand envelopes over for the next ledger; gives their hashes.
@@ -163,8 +180,19 @@ class SimNetwork:
         await self.closed.wait_for(lambda: self.ledger.latest.sequence >= sequence)
         return self.ledger.latest
 
+    def _next_sequence(self, account_id: str) -> int:
+        number = max(self.ledger.next_sequence(account_id), self._taken.get(account_id, 0) + 1)
+        self._taken[account_id] = number
+        return number
+
     def _instance(self, view: View, faults: Faults) -> HorizonServer:
-        return HorizonServer(view, self.closed, faults, self.settings.horizon)
+        instance = HorizonServer(view, self.closed, faults, self.settings.horizon)
+        self._instances.append(instance)
+        return instance
+
+    async def _stop_instances(self) -> None:
+        for instance in self._instances:
+            await instance.stop()
 
     def _open_ledger(self) -> Ledger:
         """Make the ledger, or make it again from the journal."""
@@ -191,6 +219,7 @@ class SimNetwork:
         if self._journal is not None:
             self._journal.append(closed_at, self.ledger.pending())
         closed = self.ledger.close(closed_at)
+        self._taken.clear()
         self.closed.notify()
         return closed
 

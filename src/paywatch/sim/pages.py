@@ -30,11 +30,15 @@ class View:
         ledger: the network's.
         lag: how many of the newest ledgers it has not ingested yet.
         elder: the oldest ledger that it keeps; None for all.
+
+    Ids in `hidden` are not shown yet, though newer ones are: an operator that ingests a gap again
+    fills in behind everybody's cursor. Accounts are always shown as they stand now.
     """
 
     def __init__(self, ledger: Ledger, *, lag: int = 0, elder: int | None = None) -> None:
         self.ledger = ledger
         self.lag = lag
+        self.hidden: set[int] = set()
         self._elder = elder
 
     @property
@@ -135,7 +139,11 @@ class Listing:
         elif cursor is not None:
             lower = max(lower, cursor)
         found = between(self.rows(), lower, upper, descending=descending)
-        shown = (row for row in found if self.wanted(row, query.include_failed))
+        shown = (
+            row
+            for row in found
+            if row.id not in view.hidden and self.wanted(row, query.include_failed)
+        )
         return self._written(islice(shown, query.limit), join=query.join)
 
     def replay(self, query: PageQuery, view: View, count: int) -> list[tuple[str, JSON]]:

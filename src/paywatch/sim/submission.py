@@ -10,6 +10,7 @@ from stellar_sdk import CreateAccount, StrKey, xdr
 from paywatch.sim import problems, records
 from paywatch.sim.envelopes import MalformedEnvelope, read_envelope, root_keypair
 from paywatch.sim.ledger import Ledger, TxRefused
+from paywatch.sim.pages import View
 from paywatch.sim.results import result_codes
 from paywatch.sim.signals import Signal
 from paywatch.sim.wallet import Wallet
@@ -21,19 +22,23 @@ class Submitter:
     """Takes transactions and answers when their ledger has closed, as Horizon does.
 
     Args:
-        ledger: where they go.
+        view: of the ledger where they go.
         closed: notified whenever a ledger closes.
         base_url: gives the address that the server believes it has.
         timeout_s: how long an answer may wait for a ledger.
     """
 
     def __init__(
-        self, ledger: Ledger, closed: Signal, base_url: Callable[[], str], timeout_s: float
+        self, view: View, closed: Signal, base_url: Callable[[], str], timeout_s: float
     ) -> None:
-        self._ledger = ledger
+        self._view = view
         self._closed = closed
         self._base_url = base_url
         self._timeout_s = timeout_s
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._view.ledger
 
     def routes(self) -> list[web.RouteDef]:
         """The paths that change something."""
