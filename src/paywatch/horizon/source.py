@@ -1,0 +1,248 @@
+"""Horizon as a source of batches in ledger order: pages, the live stream, and where to begin.
+
+The SDK's call builders say what to ask; our transport asks it. Positions are numbers everywhere:
+Horizon resolves `cursor=now` afresh at each use, so that a ledger can be skipped.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from stellar_sdk.server_async import ServerAsync
+from stellar_sdk.utils import urljoin_with_query
+
+from paywatch.domain.ledger import Batch, LedgerRecord, Position
+from paywatch.errors import HistoryGap, HorizonUnavailable, InvalidInput, RecordError
+from paywatch.horizon.arrivals import Arrivals
+from paywatch.horizon.documents import PAGE_LIMIT, Root, is_untouched_since, read_records
+from paywatch.horizon.fields import read_time
+from paywatch.horizon.live import AccountStream
+from paywatch.horizon.pages import Page, read_placed
+from paywatch.horizon.recovery import Recovery
+from paywatch.horizon.timing import Timing
+from paywatch.horizon.transport import NOT_FOUND, HorizonTransport
+
+_TX_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+class HorizonSource:
+    """One Horizon instance.
+
+    Args:
+        url: its address.
+        passphrase: the network that it must serve.
+        transport: how it is reached; closed with the source.
+        timing: how long to wait for what.
+        rng: jitter of the waits.
+        on_reconnect: told the reason each time that a stream begins anew.
+        sleep: waits that many seconds.
+    """
+
+    def __init__(  # noqa: PLR0913 - the boundary is wired here; all but the first two have defaults
+        self,
+        url: str,
+        passphrase: str,
+        transport: HorizonTransport | None = None,
+        *,
+        timing: Timing | None = None,
+        rng: random.Random | None = None,
+        on_reconnect: Callable[[str], None] = lambda _: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.url = url
+        self._passphrase = passphrase
+        self._timing = timing or Timing()
+        self._transport = transport or HorizonTransport(self._timing)
+        self._server = ServerAsync(url, client=self._transport)
+        self._rng = rng or random.SystemRandom()
+        self._on_reconnect = on_reconnect
+        self._sleep = sleep
+        self._root: Root | None = None
+        self._root_read_at = 0.0  # the event loop's clock
+        self._root_lock = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Use as a context manager to close the connections."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close all connections."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    async def root(self) -> Root:
+        """Read what the instance says of itself, at most `root_age_s` old.
+
+        Streams share one request. An old tip is safe: it only claims less than has been read.
+
+        Raises:
+            HorizonUnavailable: it cannot be read.
+        """
+        clock = asyncio.get_running_loop().time
+        async with self._root_lock:
+            if self._root is None or clock() - self._root_read_at > self._timing.root_age_s:
+                asked_at = clock()
+                self._root = Root.parse(await self._server.root().call())
+                self._root_read_at = asked_at
+            return self._root
+
+    async def check_network(self) -> None:
+        """Refuse to go on with another network.
+
+        Raises:
+            WrongNetwork: naming both.
+        """
+        (await self.root()).require_network(self._passphrase)
+
+    async def tip(self) -> Position:
+        """Give the start of a new account: after everything that is on the ledger already."""
+        root = await self.root()
+        root.require_network(self._passphrase)
+        return root.tip
+
+    async def page(self, account: str, after: Position) -> Batch:
+        """Read one page of at most 200 operations.
+
+        Raises:
+            HorizonUnavailable: try again; nothing has been claimed.
+            HistoryGap, NetworkReset, WrongNetwork: do not go on here.
+        """
+        return (await self.read_page(account, after)).batch({account})
+
+    async def read_page(self, account: str, after: Position) -> Page:
+        """Read one page unparsed; raises as `page`."""
+        # The order matters: what is not on the page may be claimed only up to a tip read before.
+        root = await self.root()
+        root.require_network(self._passphrase)
+        root.require_history(after)
+        query = self._payments(account, after)
+        try:
+            document = await query.call()
+        except HorizonUnavailable as error:
+            if error.reason != NOT_FOUND:
+                raise
+            return await self._page_without_history(account, after, root)
+        return Page.of(read_records(document), after, root)
+
+    async def _page_without_history(self, account: str, after: Position, root: Root) -> Page:
+        """Take Horizon's 404 for an empty page only as far as the account's own entry proves it.
+
+        An account without history in the kept window answers 404, but so does an instance that
+        does not know of it yet: believing that one would skip payments. An account that does not
+        exist on the ledger proves nothing either: nothing is claimed until it does.
+        """
+        try:
+            document = await self._server.accounts().account_id(account).call()
+        except HorizonUnavailable as error:
+            if error.reason != NOT_FOUND:
+                raise
+            return Page((), after, after, None, is_full=False)
+        if not is_untouched_since(document, after):
+            raise HorizonUnavailable(NOT_FOUND, f"no history of {account}, but it has changed")
+        return Page.of([], after, root)
+
+    def connect(self, account: str, after: Position) -> Arrivals:
+        """Open the stream of what comes after a position.
+
+        Not by the builder's own `stream()`: that neither closes our generator nor lets it end.
+        """
+        query = self._payments(account, after)
+        url = urljoin_with_query(query.horizon_url, query.endpoint)
+        return Arrivals(self._transport.stream(url, query.params), PAGE_LIMIT)
+
+    def _payments(self, account: str, after: Position) -> Any:
+        query = self._server.payments().for_account(account).join("transactions")
+        return query.cursor(int(after)).order(desc=False).limit(PAGE_LIMIT)
+
+    def batches(self, account: str, after: Position) -> AsyncIterator[Batch]:
+        """Read an account's payments from a position on, for ever; see `AccountStream`."""
+        recovery = Recovery(account, self._timing, self._rng, self._on_reconnect, self._sleep)
+        return AccountStream(self, account, after, self._timing, recovery).batches()
+
+    async def range_pages(
+        self, account: str, after: Position, upto: Position
+    ) -> AsyncIterator[Batch]:
+        """Read (`after`, `upto`] by pages; ends early where the instance has no more yet.
+
+        Waits and tries again while Horizon cannot be read, as the live stream does.
+
+        Raises:
+            HistoryGap, NetworkReset, WrongNetwork: do not go on here.
+        """
+        recovery = Recovery(account, self._timing, self._rng, self._on_reconnect, self._sleep)
+        while after < upto:
+            try:
+                page = (await self.read_page(account, after)).up_to(upto)
+            except HorizonUnavailable as error:
+                await recovery.wait(error)
+                continue
+            recovery.succeeded()
+            yield page.batch({account})
+            if page.upto == after:
+                return
+            after = page.upto
+
+    async def position_at(self, moment: datetime) -> Position:
+        """Find where to begin to read all that was closed at `moment` or later.
+
+        Bisects the ledgers kept: about 25 requests.
+
+        Raises:
+            HorizonUnavailable: a ledger cannot be read.
+            HistoryGap: the moment is before the oldest ledger kept.
+        """
+        root = await self.root()
+        if root.closed_at < moment:
+            return root.tip
+        low, high = root.elder, root.latest  # the first ledger not before `moment` is in here
+        elder_at = await self._closed_at(low)
+        if moment < elder_at and low > 2:
+            raise HistoryGap(f"the oldest ledger kept is {low}, closed at {elder_at.isoformat()}")
+        while low < high:
+            middle = (low + high) // 2
+            if await self._closed_at(middle) < moment:
+                low = middle + 1
+            else:
+                high = middle
+        return Position.after_ledger(low - 1)
+
+    async def _closed_at(self, ledger: int) -> datetime:
+        document = await self._server.ledgers().ledger(ledger).call()
+        try:
+            return read_time(document, "closed_at")
+        except RecordError as error:
+            raise HorizonUnavailable("malformed", f"ledger {ledger}: {error}") from error
+
+    async def transaction_credits(
+        self, tx_hash: str, watched: Container[str]
+    ) -> tuple[LedgerRecord, ...]:
+        """Read what a transaction credits to watched accounts, by its outer or inner hash.
+
+        Empty if it is unknown, has failed or pays nobody.
+
+        Raises:
+            InvalidInput: not a hash.
+            HorizonUnavailable: try again.
+        """
+        if not _TX_HASH.fullmatch(tx_hash):
+            raise InvalidInput("tx_hash", "must be 64 hexadecimal digits in lower case")
+        query = self._server.payments().for_transaction(tx_hash).join("transactions")
+        try:
+            document = await query.limit(PAGE_LIMIT).call()
+        except HorizonUnavailable as error:
+            if error.reason != NOT_FOUND:
+                raise
+            return ()
+        return read_placed(read_records(document), watched)

@@ -1,0 +1,215 @@
+"""Horizon over HTTP: the SDK's asynchronous client interface, with limits on everything.
+
+The SDK's own clients are not used for streams: they move the cursor before parsing, drop what is
+not JSON, swallow `event: error`, can lose an event that was cut, and wait without limit for the
+first one. Here every one of these ends the request with `HorizonUnavailable`.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Any, Final, NoReturn
+
+import aiohttp
+from stellar_sdk.client.base_async_client import BaseAsyncClient
+from stellar_sdk.client.response import Response
+
+from paywatch.errors import HorizonError, HorizonUnavailable
+from paywatch.horizon.sse import EventDecoder, ServerSentEvent
+from paywatch.horizon.strict_json import parse_object
+from paywatch.horizon.timing import Timing
+
+NOT_FOUND: Final = "not_found"  # Horizon's own 404; a proxy's is `status_404`
+MAX_PAGE_BYTES: Final = 32 << 20
+MAX_RECORD_BYTES: Final = 1 << 20
+
+_JSON_TYPES: Final = frozenset({"application/json", "application/hal+json"})
+_EVENT_STREAM: Final = "text/event-stream"
+_PROBLEM: Final = "application/problem+json"
+
+
+class JsonResponse(Response):
+    """A response whose body is parsed already, strictly, and whose links nobody can follow.
+
+    Links carry the host that the server believes it has: they are dropped.
+    """
+
+    def __init__(self, document: dict[str, Any], headers: Mapping[str, str], url: str) -> None:
+        super().__init__(200, "", dict(headers), url)
+        document.pop("_links", None)
+        self._document = document
+
+    def json(self) -> dict[str, Any]:
+        """Give the parsed body."""
+        return self._document
+
+
+class HorizonTransport(BaseAsyncClient):
+    """Reads documents and streams; never submits, never follows, never uses a proxy.
+
+    Args:
+        timing: time limits.
+        on_response: called with the status code of each response, or why there was none.
+        max_page_bytes: cap on a document, after decompression.
+        max_record_bytes: cap on a streamed record.
+        now: the wall clock, for a `Retry-After` that is a date.
+    """
+
+    def __init__(
+        self,
+        timing: Timing | None = None,
+        on_response: Callable[[str], None] = lambda _: None,
+        *,
+        max_page_bytes: int = MAX_PAGE_BYTES,
+        max_record_bytes: int = MAX_RECORD_BYTES,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._timing = timing or Timing()
+        self._on_response = on_response
+        self._max_page_bytes = max_page_bytes
+        self._max_record_bytes = max_record_bytes
+        self._now = now
+        self._http: aiohttp.ClientSession | None = None
+
+    async def get(
+        self,
+        url: str,
+        params: dict[str, str] | None = None,
+        max_content_size: int | None = None,
+    ) -> JsonResponse:
+        """Read one JSON object.
+
+        Raises:
+            HorizonUnavailable: with the reason `not_found` for Horizon's own 404.
+        """
+        cap = min(max_content_size or self._max_page_bytes, self._max_page_bytes)
+        with self._failures():
+            async with asyncio.timeout(self._timing.get_s):
+                response = await self._open(url, params, {})
+                async with response:
+                    self._require(response, _JSON_TYPES)
+                    body = await _read(response, cap)
+        return JsonResponse(parse_object(body, cap), response.headers, str(response.url))
+
+    async def stream(
+        self, url: str, params: dict[str, str] | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Read the records of one connection; ends only where Horizon says goodbye.
+
+        The caller closes it (`contextlib.aclosing`).
+
+        Raises:
+            HorizonUnavailable: on anything but a goodbye: `cut` where the bytes end without one.
+        """
+        loop = asyncio.get_running_loop()
+        decoder = EventDecoder(self._max_record_bytes)
+        deadline = loop.time() + self._timing.first_event_s
+        headers = {"Accept": _EVENT_STREAM, "Accept-Encoding": "identity"}
+        with self._failures():
+            async with asyncio.timeout_at(deadline):
+                response = await self._open(url, params, headers)
+            async with response:
+                self._require(response, {_EVENT_STREAM})
+                while True:
+                    async with asyncio.timeout_at(deadline):
+                        chunk = await response.content.readany()
+                    if not chunk:
+                        raise HorizonUnavailable("cut", "the stream ended without a goodbye")
+                    events = decoder.feed(chunk)
+                    for event in events:
+                        if event.event == "close":
+                            return
+                        if (record := self._record(event)) is not None:
+                            yield record
+                    if events:
+                        deadline = loop.time() + self._timing.silence_s
+
+    async def post(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: paywatch sees money and never moves it."""
+        raise HorizonError("paywatch never submits anything to Horizon")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def _open(
+        self, url: str, params: dict[str, str] | None, headers: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        if self._http is None:  # needs a running loop
+            self._http = aiohttp.ClientSession(
+                headers={
+                    "User-Agent": f"paywatch/{version('paywatch')}",
+                    "Accept": "application/hal+json, application/json",
+                },
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timing.connect_s),
+                # Each stream has at most one connection open and one request under way, so the
+                # number of streams is the bound; a pool's limit would starve the later ones.
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        response = await self._http.get(url, params=params, headers=headers, allow_redirects=False)
+        self._on_response(str(response.status))
+        return response
+
+    def _require(
+        self, response: aiohttp.ClientResponse, content_types: frozenset[str] | set[str]
+    ) -> None:
+        status, kind = response.status, response.content_type
+        if status == 404 and kind == _PROBLEM:
+            raise HorizonUnavailable(NOT_FOUND, f"not found: {response.url.path}")
+        if status != 200:
+            wait_s = read_retry_after(status, response.headers, self._now())
+            raise HorizonUnavailable(
+                f"status_{status}", f"HTTP {status} for {response.url.path}", wait_s
+            )
+        if kind not in content_types:
+            raise HorizonUnavailable("not_json", f"{kind[:60]} for {response.url.path}")
+
+    def _record(self, event: ServerSentEvent) -> dict[str, Any] | None:
+        if event.event == "error":
+            text = event.data[:200].decode(errors="replace")
+            raise HorizonUnavailable("stream_error", f"Horizon ended the stream: {text}")
+        if event.event != "message":  # `open`, and whatever comes to be
+            return None
+        return parse_object(event.data, self._max_record_bytes)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            self._on_response("timeout")
+            raise HorizonUnavailable("timeout", "Horizon did not answer in time") from error
+        except aiohttp.ClientError as error:
+            self._on_response("connection")
+            raise HorizonUnavailable("connection", f"{type(error).__name__}: {error}") from error
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > max_bytes:
+            raise HorizonUnavailable("too_large", f"a document of more than {max_bytes} bytes")
+    return bytes(body)
+
+
+def read_retry_after(status: int, headers: Mapping[str, str], now: datetime) -> float | None:
+    """Read how many seconds Horizon asks to wait: `Retry-After`, or a 429's `X-RateLimit-Reset`."""
+    asked = headers.get("Retry-After", "").strip()
+    if not asked and status == 429:
+        asked = headers.get("X-RateLimit-Reset", "").strip()  # seconds from now
+    if asked.isascii() and asked.isdigit() and len(asked) < 10:
+        return float(asked)
+    try:
+        at = parsedate_to_datetime(asked)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, (at - now).total_seconds())
