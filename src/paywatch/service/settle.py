@@ -111,9 +111,21 @@ class Settler:
             self.metrics.credits.labels(outcome=outcome).inc()
             latency = (now - credit.closed_at).total_seconds()
             self.metrics.detection_latency.observe(max(0.0, latency))
-            _log_credit(order.by, credit, outcome, session_id)
-        for event in settled.told:
-            log.info("event_enqueued", event_id=str(event.id), type=event.type)
+            if outcome is not Outcome.APPLIED:
+                _warn_of_held(order.by, credit, outcome, session_id)
+        if settled.outcomes:
+            # One line for a batch, with every id in it: 200 lines cost more than their settling.
+            log.info(
+                "batch_settled",
+                by=order.by,
+                upto=order.batch.upto,
+                applied=[
+                    f"{credit.operation_id}:{credit.change_index} -> {session_id}"
+                    for credit, outcome, session_id in settled.outcomes
+                    if outcome is Outcome.APPLIED
+                ],
+                told=[f"{event.id} {event.type} {event.session_id}" for event in settled.told],
+            )
         for record in settled.quarantined:
             log.error(
                 "record_quarantined",
@@ -240,16 +252,16 @@ def _applied_hashes(settled: Settled) -> set[str]:
     return {c.tx_hash for c, outcome, _ in settled.outcomes if outcome is Outcome.APPLIED}
 
 
-def _log_credit(by: str, credit: Credit, outcome: Outcome, session_id: UUID | None) -> None:
-    """A held credit is a warning: it is somebody's money that does nothing yet."""
-    tell = log.info if outcome is Outcome.APPLIED else log.warning
-    tell(
-        "credit_applied" if outcome is Outcome.APPLIED else "credit_held",
+def _warn_of_held(by: str, credit: Credit, outcome: Outcome, session_id: UUID | None) -> None:
+    """A held credit is somebody's money that does nothing yet."""
+    log.warning(
+        "credit_held",
         outcome=outcome,
         session_id=None if session_id is None else str(session_id),
         operation_id=str(credit.operation_id),
         change_index=credit.change_index,
         tx_hash=credit.tx_hash,
+        payer=credit.payer,
         amount=format_stroops(credit.amount),
         asset=str(credit.asset),
         by=by,
