@@ -1,0 +1,176 @@
+"""The decision, as a table: over, under and exact, in time and late, each status, each asset."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from paywatch.domain.checkout import OPEN, TRANSITIONS, Cause, PaidHow, SessionStatus
+from paywatch.domain.ledger import Asset, Memo, MemoType
+from paywatch.domain.settlement import Outcome, decide, decide_batch, judge, prove
+from support import USDC, XLM, address, closing, make_credit, make_session
+
+IN_TIME, LATE = closing(1100), closing(1101)
+SPOOFED_XLM = Asset("XLM", address("spoofer"))
+SPOOFED_USDC = Asset("USDC", address("spoofer"))
+
+
+def expected(status: SessionStatus, asset_is_right: bool, in_time: bool) -> Outcome:
+    """The rules in the order in which they are asked."""
+    if not asset_is_right:
+        return Outcome.WRONG_ASSET
+    if status is SessionStatus.CANCELED:
+        return Outcome.CANCELED
+    if status is SessionStatus.PAID:
+        return Outcome.DUPLICATE
+    return Outcome.APPLIED if in_time else Outcome.LATE
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "came", "closed_at"),
+    list(
+        product(
+            SessionStatus,
+            (XLM, USDC),
+            (XLM, USDC, SPOOFED_XLM, SPOOFED_USDC),
+            (IN_TIME, LATE),
+        )
+    ),
+)
+def test_what_a_credit_does_depends_on_asset_status_and_the_ledgers_clock(
+    status: SessionStatus, asked: Asset, came: Asset, closed_at: object
+) -> None:
+    session = make_session(status=status, asset=asked, expires_at=IN_TIME)
+    credit = make_credit(asset=came, closed_at=closed_at)
+    assert judge(session, credit) is expected(status, asked == came, closed_at == IN_TIME)
+
+
+@pytest.mark.parametrize(
+    ("amount", "status", "how", "excess"),
+    [
+        (1, SessionStatus.PARTIALLY_PAID, None, 0),
+        (99, SessionStatus.PARTIALLY_PAID, None, 0),
+        (100, SessionStatus.PAID, PaidHow.EXACT, 0),
+        (101, SessionStatus.PAID, PaidHow.OVER, 1),
+        (2**63 - 1, SessionStatus.PAID, PaidHow.OVER, 2**63 - 101),
+    ],
+)
+def test_under_exact_and_over(
+    amount: int, status: SessionStatus, how: PaidHow | None, excess: int
+) -> None:
+    settlement = decide(make_session(), [make_credit(amount)])
+    assert settlement.session.status is status
+    assert settlement.session.paid_how is how
+    assert settlement.session.excess == excess
+    assert (settlement.completed_by is None) == (status is not SessionStatus.PAID)
+
+
+@pytest.mark.parametrize("status", sorted(OPEN | {SessionStatus.EXPIRED}))
+def test_every_status_that_money_can_reach_becomes_paid_in_one_transition(
+    status: SessionStatus,
+) -> None:
+    credit = make_credit(100)
+    settlement = decide(make_session(status=status), [credit])
+    [transition] = settlement.transitions
+    assert (transition.before, transition.after) == (status, SessionStatus.PAID)
+    assert (transition.cause, transition.credit) == (Cause.CREDITED_IN_FULL, credit)
+
+
+def test_an_expired_session_with_a_part_in_time_stays_expired() -> None:
+    settlement = decide(make_session(status=SessionStatus.EXPIRED), [make_credit(40)])
+    assert settlement.session.status is SessionStatus.EXPIRED
+    assert settlement.session.received == 40
+    assert settlement.transitions == ()
+
+
+def test_credits_are_folded_in_ledger_order_however_they_come() -> None:
+    first, second, third = (make_credit(50, ledger=ledger) for ledger in (1001, 1002, 1003))
+    settlement = decide(make_session(), [third, first, second])
+    assert settlement.outcomes == (
+        (first, Outcome.APPLIED),
+        (second, Outcome.APPLIED),
+        (third, Outcome.DUPLICATE),
+    )
+    assert settlement.completed_by == second
+    assert settlement.session.received == 100
+
+
+def test_the_second_operation_of_the_paying_transaction_is_a_duplicate_in_any_batch() -> None:
+    """Else a page's end in the middle of a transaction would change the result."""
+    one, two = make_credit(100, op=1), make_credit(50, op=2)
+    together = decide(make_session(), [one, two])
+    apart = decide(decide(make_session(), [one]).session, [two])
+    assert together.session == apart.session
+    assert together.outcomes[1] == apart.outcomes[0] == (two, Outcome.DUPLICATE)
+
+
+def test_a_late_credit_between_credits_in_time_is_held_alone() -> None:
+    session = make_session(expires_at=closing(1002))
+    credits_ = [make_credit(60, ledger=1001), make_credit(60, ledger=1003)]
+    settlement = decide(session, credits_)
+    assert [outcome for _, outcome in settlement.outcomes] == [Outcome.APPLIED, Outcome.LATE]
+    assert settlement.session.status is SessionStatus.PARTIALLY_PAID
+
+
+def test_muxed_wins_over_the_memo_and_an_unknown_muxed_id_matches_nothing() -> None:
+    one, two = make_session(1), make_session(2)
+    by_muxed = make_credit(muxed_id=2, memo=Memo.of_id(1))
+    unknown = make_credit(ledger=1002, muxed_id=3, memo=Memo.of_id(1))
+    decided = decide_batch([one, two], [by_muxed, unknown])
+    assert [s.session.id for s in decided.settlements] == [two.id]
+    assert decided.unmatched == (unknown,)
+
+
+@pytest.mark.parametrize(
+    "memo",
+    [
+        Memo(MemoType.TEXT, b"1"),
+        Memo(MemoType.TEXT, b"\0\0\0\0\0\0\0\x01"),
+        Memo(MemoType.HASH, bytes(31) + b"\x01"),
+        Memo(MemoType.RETURN, bytes(31) + b"\x01"),
+        Memo.none(),
+    ],
+)
+def test_a_memo_that_looks_alike_is_another_memo(memo: Memo) -> None:
+    session = make_session(1)
+    assert decide_batch([session], [make_credit(memo=memo)]).unmatched != ()
+
+
+def test_a_hash_memo_and_a_return_memo_of_the_same_bytes_differ() -> None:
+    session = make_session(memo=Memo(MemoType.HASH, bytes(32)))
+    credit = make_credit(memo=Memo(MemoType.RETURN, bytes(32)))
+    assert decide_batch([session], [credit]).unmatched == (credit,)
+
+
+def test_only_sessions_to_which_something_was_applied_are_changed() -> None:
+    paid = make_session(1, status=SessionStatus.PAID, received=100)
+    open_ = make_session(2)
+    decided = decide_batch(
+        [paid, open_], [make_credit(), make_credit(ledger=1002, memo=Memo.of_id(2))]
+    )
+    assert [settlement.session.id for settlement in decided.changed] == [open_.id]
+    assert [credit.operation_id.ledger for credit in decided.applied] == [1002]
+
+
+def test_proof_of_a_paid_session_takes_what_paid_it_and_holds_the_rest() -> None:
+    session = make_session(status=SessionStatus.PAID, received=100)
+    first, second = make_credit(100), make_credit(100, ledger=1002)
+    proven = prove(session, [second, first])
+    assert proven.session == session
+    assert proven.outcomes == ((first, Outcome.APPLIED), (second, Outcome.DUPLICATE))
+    assert proven.transitions == ()
+
+
+def test_proof_that_does_not_suffice_leaves_it_paid_with_what_was_found() -> None:
+    session = make_session(status=SessionStatus.PAID, received=100)
+    proven = prove(session, [make_credit(10)])
+    assert proven.session == replace(session, received=10)
+    assert proven.completed_by is None
+
+
+def test_the_table_of_transitions_is_whole() -> None:
+    assert set(TRANSITIONS) == set(SessionStatus)
+    assert {c for causes in TRANSITIONS.values() for c in causes} == set(Cause)
+    assert TRANSITIONS[SessionStatus.PAID] == TRANSITIONS[SessionStatus.CANCELED] == {}
+    reachable = {after for causes in TRANSITIONS.values() for after in causes.values()}
+    assert reachable == set(SessionStatus)
