@@ -39,7 +39,7 @@ def _records(document: Any) -> list[Any]:
 
 def _streamed(raw: bytes) -> list[Any]:
     decoder = EventDecoder(MAX_CAPTURE_BYTES)
-    events = decoder.feed(raw)
+    events = list(decoder.feed(raw))
     if not events:
         raise InvalidInput(
             "capture", "must be a record, a list of records, a page or a captured event stream"

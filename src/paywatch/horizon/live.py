@@ -15,7 +15,7 @@ what the stream did not bring, and moves the position. The consequences:
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final, Protocol
 
 from paywatch.domain.ledger import Batch, Position
@@ -51,7 +51,7 @@ class AccountStream:
         self._arrivals: Arrivals | None = None
         self._reconcile_at = 0.0  # the event loop's clock
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    async def batches(self) -> AsyncGenerator[Batch, None]:
         """Yield batches for ever; close it with `contextlib.aclosing`.
 
         Raises:

@@ -1,7 +1,7 @@
 """A page of an account's payments, checked: what it holds and how far it proves to have read."""
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
@@ -48,13 +48,6 @@ class Page:
             last = position
         closed_at = _closed_at(placed[-1][1])
         return cls(placed, after, last, closed_at, is_full=len(placed) >= PAGE_LIMIT)
-
-    def up_to(self, end: Position) -> "Page":
-        """Give the part up to `end`; cut off there, the ledger's clock is not known."""
-        if self.upto <= end:
-            return self
-        kept = tuple((position, raw) for position, raw in self.records if position <= end)
-        return replace(self, records=kept, upto=end, closed_at=None)
 
     def batch(self, watched: Container[str], known: Container[Position] = ()) -> Batch:
         """Read the records that are not known yet."""

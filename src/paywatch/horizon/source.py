@@ -7,7 +7,7 @@ Horizon resolves `cursor=now` afresh at each use, so that a ledger can be skippe
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -166,33 +166,10 @@ class HorizonSource:
         query = self._server.payments().for_account(account).join("transactions")
         return query.cursor(int(after)).order(desc=False).limit(PAGE_LIMIT)
 
-    def batches(self, account: str, after: Position) -> AsyncIterator[Batch]:
+    def batches(self, account: str, after: Position) -> AsyncGenerator[Batch, None]:
         """Read an account's payments from a position on, for ever; see `AccountStream`."""
         recovery = Recovery(account, self._timing, self._rng, self._on_reconnect, self._sleep)
         return AccountStream(self, account, after, self._timing, recovery).batches()
-
-    async def range_pages(
-        self, account: str, after: Position, upto: Position
-    ) -> AsyncIterator[Batch]:
-        """Read (`after`, `upto`] by pages; ends early where the instance has no more yet.
-
-        Waits and tries again while Horizon cannot be read, as the live stream does.
-
-        Raises:
-            HistoryGap, NetworkReset, WrongNetwork: do not go on here.
-        """
-        recovery = Recovery(account, self._timing, self._rng, self._on_reconnect, self._sleep)
-        while after < upto:
-            try:
-                page = (await self.read_page(account, after)).up_to(upto)
-            except HorizonUnavailable as error:
-                await recovery.wait(error)
-                continue
-            recovery.succeeded()
-            yield page.batch({account})
-            if page.upto == after:
-                return
-            after = page.upto
 
     async def position_at(self, moment: datetime) -> Position:
         """Find where to begin to read all that was closed at `moment` or later.

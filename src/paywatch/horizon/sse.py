@@ -5,6 +5,7 @@ leaves nothing behind, and a position is never taken from here, only from a whol
 (WHATWG HTML, 9.2.6 "Interpreting an event stream".)
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,8 +41,8 @@ class EventDecoder:
         self._data: list[bytes] = []
         self._id: str | None = None
 
-    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes and give the events that they complete.
+    def feed(self, chunk: bytes) -> Iterator[ServerSentEvent]:
+        """Take the next bytes and yield the events that they complete; read it to its end.
 
         Raises:
             HorizonUnavailable: `too_large`: an event exceeds the cap.
@@ -49,12 +50,10 @@ class EventDecoder:
         if self._after_cr and chunk.startswith(b"\n"):  # a \r\n that was split
             chunk = chunk[1:]
         self._after_cr = chunk.endswith(b"\r") if chunk else self._after_cr
-        events = []
         for piece in chunk.splitlines(keepends=True):  # of bytes: at \n, \r and \r\n only
             self._grow(piece)
             if piece.endswith(_LINE_ENDS) and (event := self._end_line()):
-                events.append(event)
-        return events
+                yield event
 
     def _grow(self, piece: bytes) -> None:
         self._size += len(piece)

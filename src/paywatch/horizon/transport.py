@@ -118,13 +118,14 @@ class HorizonTransport(BaseAsyncClient):
                         chunk = await response.content.readany()
                     if not chunk:
                         raise HorizonUnavailable("cut", "the stream ended without a goodbye")
-                    events = decoder.feed(chunk)
-                    for event in events:
+                    has_event = False
+                    for event in decoder.feed(chunk):
+                        has_event = True
                         if event.event == "close":
                             return
                         if (record := self._record(event)) is not None:
                             yield record
-                    if events:
+                    if has_event:  # not bytes: dripping does not keep a stream alive
                         deadline = loop.time() + self._timing.silence_s
 
     async def post(self, *_: Any, **__: Any) -> NoReturn:
