@@ -4,7 +4,7 @@ Killed at any record it goes on from there: the cursor moves in the transactions
 Credits that are known already change nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.domain.ledger import Batch, Position
-from paywatch.errors import NotFound
+from paywatch.errors import CursorMoved, HorizonUnavailable, NotFound
 from paywatch.service.settle import Order, Settler
 from paywatch.store import cursors
 from paywatch.store.cursors import Cursor, backfill_stream
@@ -38,7 +38,7 @@ class BackfillReport:
     account: str
     began_at: Position
     ended_at: Position
-    read: int  # operations
+    read: int  # operations; those of the last page beyond the end count, too
     found: int  # credits that were not known
 
 
@@ -57,62 +57,84 @@ class Backfill:
 
         Raises:
             CursorMoved: another process has taken this backfill over.
-            HorizonUnavailable: Horizon could not be read; run it again, it goes on from there.
+            HorizonUnavailable: Horizon could not be read, or is not at `upto` yet; run it again, it
+                goes on from there.
         """
-        cursor = Cursor(
-            backfill_stream(account, after), account, after, end_position=max(after, upto)
-        )
+        stream = backfill_stream(account, after)
+        cursor = Cursor(stream, account, after, end_position=max(after, upto))
 
-        async def begin() -> None:
+        async def begin() -> Cursor | None:
             async with self.engine.begin() as conn:
                 await cursors.open_stream(conn, cursor, self.clock())
+                return await cursors.claim(conn, stream, self.clock())
 
-        await persistently(begin, rng=self.rng)
-        return await self.resume(cursor.stream)
+        return await self._finish(await self._claimed(stream, begin))
 
     async def resume_all(self) -> list[BackfillReport]:
-        """Finish what was begun and killed."""
+        """Finish what was begun and killed, but for what another process finishes meanwhile.
+
+        Raises:
+            HorizonUnavailable: as `run_range`.
+        """
 
         async def unfinished() -> list[Cursor]:
             async with self.engine.begin() as conn:
                 return await cursors.read_unfinished(conn)
 
-        begun = await persistently(unfinished, rng=self.rng)
-        return [await self.resume(cursor.stream) for cursor in begun]
+        reports = []
+        for cursor in await persistently(unfinished, rng=self.rng):
+            try:
+                reports.append(await self.resume(cursor.stream))
+            except (CursorMoved, NotFound) as error:
+                log.warning("backfill_left", stream=cursor.stream, why=str(error))
+        return reports
 
     async def resume(self, stream: str) -> BackfillReport:
-        """Go on with a backfill from its cursor to its end, then forget the cursor."""
-        claim = await self._claim(stream)
-        began_at, read, found = claim.position, 0, 0
-        while True:
-            batch = await self.step(claim)
-            settled = await self.settler.settle(Order(batch, by=stream, claim=claim))
-            read, found = read + batch.read, found + len(settled.outcomes)
-            claim = replace(claim, position=batch.upto)
-            log.info("backfill", stream=stream, position=claim.position, read=read, found=found)
-            if batch.read == 0 or claim.position == claim.end_position:
-                break
-        await self._close(claim)
-        return BackfillReport(claim.account, began_at, claim.position, read, found)
+        """Go on with a backfill from its cursor to its end.
 
-    async def step(self, claim: Cursor) -> Batch:
-        """Read one page, cut off at the backfill's end."""
-        end = claim.end_position
-        if end is None:
-            raise NotFound(f"{claim.stream} is not a backfill")
-        batch = await self.source.page(claim.account, claim.position)
-        within = tuple(record for record in batch.records if record.operation_id <= end)
-        return replace(batch, records=within, upto=min(batch.upto, end))
+        Raises:
+            NotFound: it has ended, or never was.
+            CursorMoved, HorizonUnavailable: as `run_range`.
+        """
 
-    async def _claim(self, stream: str) -> Cursor:
         async def take() -> Cursor | None:
             async with self.engine.begin() as conn:
                 return await cursors.claim(conn, stream, self.clock())
 
+        return await self._finish(await self._claimed(stream, take))
+
+    async def _claimed(self, stream: str, take: Callable[[], Awaitable[Cursor | None]]) -> Cursor:
         claim = await persistently(take, rng=self.rng)
-        if claim is None:
+        if claim is None or claim.end_position is None:
             raise NotFound(f"there is no backfill {stream}: it has ended")
         return claim
+
+    async def _finish(self, claim: Cursor) -> BackfillReport:
+        """Settle page after page up to the end, then forget the cursor."""
+        began_at, read, found = claim.position, 0, 0
+        while claim.position != claim.end_position:
+            batch = await self._page(claim)
+            settled = await self.settler.settle(Order(batch, by=claim.stream, claim=claim))
+            read, found = read + batch.read, found + len(settled.outcomes)
+            claim = replace(claim, position=batch.upto)
+            progress = {"position": claim.position, "read": read, "found": found}
+            log.info("backfill", stream=claim.stream, **progress)
+            if batch.read == 0 and claim.position != claim.end_position:
+                # Whether there is more, only Horizon's later ledgers will say.
+                raise HorizonUnavailable(
+                    "behind", f"Horizon ends at {claim.position}, {claim.stream} does not"
+                )
+        await self._close(claim)
+        return BackfillReport(claim.account, began_at, claim.position, read, found)
+
+    async def _page(self, claim: Cursor) -> Batch:
+        """Read one page, cut off at the backfill's end."""
+        end = claim.end_position
+        batch = await self.source.page(claim.account, claim.position)
+        if end is None or batch.upto <= end:
+            return batch
+        within = tuple(record for record in batch.records if record.operation_id <= end)
+        return replace(batch, records=within, upto=end, closed_at=None)
 
     async def _close(self, claim: Cursor) -> None:
         async def close() -> None:

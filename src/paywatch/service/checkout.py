@@ -1,6 +1,8 @@
 """Checkout: merchants and their sessions, made and read."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -21,6 +23,7 @@ from paywatch.store.merchants import Endpoint, WatchedAccount
 
 SHORTEST: Final = timedelta(seconds=1)
 LONGEST: Final = timedelta(days=365)
+_MEMO_KEY: Final = "uq_checkout_sessions_account_memo_type_memo"
 
 
 class TipSource(Protocol):
@@ -87,6 +90,16 @@ class Checkout:
     vault: SecretSealer
     source: TipSource
 
+    @property
+    def _engine(self) -> AsyncEngine:
+        """One row each, guarded by its keys: SERIALIZABLE would only fail beside a settlement."""
+        return self.engine.execution_options(isolation_level="READ COMMITTED")
+
+    @property
+    def _snapshot(self) -> AsyncEngine:
+        """Several reads of one moment."""
+        return self.engine.execution_options(isolation_level="REPEATABLE READ")
+
     async def create_merchant(
         self, name: str, account: str, webhook_url: str | None = None
     ) -> NewMerchant:
@@ -103,7 +116,7 @@ class Checkout:
         now = self.clock()
         merchant = NewMerchant(
             merchant_id=self._new_id(now),
-            name=name,
+            name=name.strip(),
             account=account,
             # A number, read once: `now` would be another place at each use.
             start_position=await self.source.tip(),
@@ -111,18 +124,14 @@ class Checkout:
             webhook_url=webhook_url,
             webhook_secret=self.new_secret() if webhook_url else None,
         )
-        try:
+        with _taken("pk_accounts", "account", "is watched for a merchant already"):
             await self._write_merchant(merchant, now)
-        except IntegrityError as error:
-            if "pk_accounts" not in str(error.orig):
-                raise
-            raise InvalidInput("account", "is watched for a merchant already") from error
         return merchant
 
     async def _write_merchant(self, merchant: NewMerchant, now: datetime) -> None:
         account = WatchedAccount(merchant.account, merchant.merchant_id, merchant.start_position)
         cursor = Cursor(live_stream(account.account), account.account, account.start_position)
-        async with self.engine.begin() as conn:
+        async with self._engine.begin() as conn:
             await merchants.insert_merchant(conn, merchant.merchant_id, merchant.name, now)
             await merchants.insert_account(conn, account, now)
             await cursors.open_stream(conn, cursor, now)
@@ -143,7 +152,7 @@ class Checkout:
         _check_session(request, amount, asset)
         muxed_id = int.from_bytes(self.token_bytes(8), "big") >> 1
         memo = self._memo(request, muxed_id)
-        async with self.engine.begin() as conn:
+        async with self._engine.begin() as conn:
             account = await merchants.account_of(conn, request.merchant_id)
             if account is None:
                 raise NotFound(f"there is no merchant {request.merchant_id}")
@@ -160,12 +169,8 @@ class Checkout:
                 expires_at=now + request.expires_in,
                 reference=request.reference,
             )
-            try:
+            with _taken(_MEMO_KEY, "memo", "another session on this account has it"):
                 await checkout_store.insert(conn, session, live_stream(account.account), now)
-            except IntegrityError as error:
-                raise InvalidInput(
-                    "memo", "another session on this account has it: choose another, or none"
-                ) from error
         return session
 
     async def read_session(self, session_id: UUID) -> SessionView:
@@ -174,7 +179,7 @@ class Checkout:
         Raises:
             NotFound: no such session.
         """
-        async with self.engine.begin() as conn:
+        async with self._snapshot.begin() as conn:
             view = await checkout_store.read(conn, session_id)
         if view is None:
             raise NotFound(f"there is no session {session_id}")
@@ -184,7 +189,7 @@ class Checkout:
         self, status: SessionStatus | None = None, limit: int = 100
     ) -> list[CheckoutSession]:
         """Read the newest sessions, of one status or of all."""
-        async with self.engine.begin() as conn:
+        async with self._snapshot.begin() as conn:
             return await checkout_store.read_list(conn, status, limit)
 
     def _memo(self, request: SessionRequest, number: int) -> Memo:
@@ -203,8 +208,8 @@ class Checkout:
 
 
 def _check_merchant(name: str, account: str) -> None:
-    if not 1 <= len(name.strip()) <= 200 or "\0" in name:
-        raise InvalidInput("name", "must be 1 to 200 characters")
+    if not 1 <= len(name.strip()) <= 200 or not _is_storable(name):
+        raise InvalidInput("name", "must be 1 to 200 characters of valid Unicode, without NUL")
     if StrKey.is_valid_ed25519_secret_seed(account):
         raise InvalidInput("account", "is a secret seed: paywatch needs the public G… address only")
     if account.startswith("M"):
@@ -220,5 +225,22 @@ def _check_session(request: SessionRequest, amount: int, asset: Asset) -> None:
         raise InvalidInput("asset", "the issuer is not a Stellar G… address")
     if not SHORTEST <= request.expires_in <= LONGEST:
         raise InvalidInput("expires_in", "must be between 1 second and 365 days")
-    if request.reference and (len(request.reference) > 200 or "\0" in request.reference):
-        raise InvalidInput("reference", "must be at most 200 characters, without NUL")
+    reference = request.reference or ""
+    if len(reference) > 200 or not _is_storable(reference):
+        raise InvalidInput("reference", "must be at most 200 characters of Unicode, without NUL")
+
+
+def _is_storable(text: str) -> bool:
+    """Whether PostgreSQL takes it: no NUL, and no half of a surrogate pair."""
+    return not re.search("[\0\ud800-\udfff]", text)
+
+
+@contextmanager
+def _taken(key: str, field: str, problem: str) -> Iterator[None]:
+    """Say which field broke a unique key; any other constraint is a bug of ours and says so."""
+    try:
+        yield
+    except IntegrityError as error:
+        if key not in str(error.orig):
+            raise
+        raise InvalidInput(field, problem) from error

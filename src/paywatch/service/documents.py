@@ -1,6 +1,5 @@
 """What people and programs are shown of a session: plain JSON documents, amounts as strings."""
 
-from decimal import Decimal
 from typing import Any
 
 from stellar_sdk import Asset as SdkAsset
@@ -41,7 +40,7 @@ def payment_uri(session: CheckoutSession, passphrase: str) -> str:
     sdk_asset = SdkAsset.native() if asset.issuer is None else SdkAsset(asset.code, asset.issuer)
     return PayStellarUri(
         destination=session.account,
-        amount=Decimal(format_stroops(session.amount)),
+        amount=format_stroops(session.amount),  # a Decimal would be written as 1E-7
         asset=sdk_asset,
         memo=_sdk_memo(session.memo),
         network_passphrase=passphrase,

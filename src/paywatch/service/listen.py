@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -47,11 +47,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Listener:
-    """Follows all watched accounts, one task for each.
-
-    Attributes:
-        on_batch: called after each settled batch, with the cursor's stream and the batch.
-    """
+    """Follows all watched accounts, one task for each."""
 
     engine: AsyncEngine
     settler: Settler
@@ -161,19 +157,19 @@ async def until(
 ) -> AsyncGenerator[Batch, None]:
     """Yield from `batches` until `stop` is set: then the wait for the next one is cut off."""
     stopping = asyncio.ensure_future(stop.wait())
-    coming: asyncio.Future[Batch] | None = None
+    tasks: list[asyncio.Future[Any]] = [stopping]
     try:
         while True:
             coming = asyncio.ensure_future(anext(batches))
-            await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            tasks[1:] = [coming]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 return
             yield coming.result()
     except StopAsyncIteration:
         return
     finally:
-        stopping.cancel()
-        if coming is not None:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await batches.aclose()

@@ -10,6 +10,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
+from paywatch.errors import NotFound
 from paywatch.store.sessions import SESSION_COLUMNS, session_from
 
 _INSERT = text(
@@ -24,11 +25,12 @@ SELECT :id, :merchant_id, :account, :memo_type, :memo, :muxed_id, :asset, :amoun
 
 _READ = text(f"SELECT {SESSION_COLUMNS} FROM checkout_sessions s WHERE s.id = :id")
 
+# Ids are UUIDv7: the newest are the greatest, and the primary key finds them.
 _LIST = text(
     f"""
 SELECT {SESSION_COLUMNS} FROM checkout_sessions s
  WHERE CAST(:status AS text) IS NULL OR s.status = :status
- ORDER BY s.created_at DESC, s.id DESC LIMIT :limit"""
+ ORDER BY s.id DESC LIMIT :limit"""
 )
 
 _CREDITS = text(
@@ -68,9 +70,10 @@ async def insert(
     """Write a new session, opened at the position where its account's live stream stands.
 
     Raises:
+        NotFound: there is no such stream: nothing would ever see the session being paid.
         sqlalchemy.exc.IntegrityError: another session of the account has this memo or muxed id.
     """
-    await conn.execute(
+    written = await conn.execute(
         _INSERT,
         {
             "id": session.id,
@@ -87,6 +90,8 @@ async def insert(
             "now": now,
         },
     )
+    if written.rowcount != 1:
+        raise NotFound(f"there is no stream {stream}: its account is not watched")
 
 
 async def read(conn: AsyncConnection, session_id: UUID) -> SessionView | None:

@@ -24,11 +24,13 @@ class Cursor:
 
 _COLUMNS = "stream, account, position, epoch, end_position, read_through_at"
 
+# A backfill that was killed and is asked for again up to a later end goes on to that end.
 _OPEN = text(
     """
-INSERT INTO cursors (stream, account, position, end_position, updated_at)
+INSERT INTO cursors AS c (stream, account, position, end_position, updated_at)
 VALUES (:stream, :account, :position, :end_position, :now)
-ON CONFLICT (stream) DO NOTHING"""
+ON CONFLICT (stream) DO UPDATE SET end_position = excluded.end_position
+ WHERE c.end_position < excluded.end_position"""
 )
 
 _CLAIM = text(
@@ -45,7 +47,10 @@ UPDATE cursors
  WHERE stream = :stream AND epoch = :epoch AND position = :after"""
 )
 
-_CLOSE = text("DELETE FROM cursors WHERE stream = :stream AND epoch = :epoch")
+_CLOSE = text(
+    """
+DELETE FROM cursors WHERE stream = :stream AND epoch = :epoch AND position >= end_position"""
+)
 
 _UNFINISHED = text(f"SELECT {_COLUMNS} FROM cursors WHERE end_position IS NOT NULL ORDER BY stream")
 
@@ -64,7 +69,7 @@ def live_stream(account: str) -> str:
 
 
 async def open_stream(conn: AsyncConnection, cursor: Cursor, now: datetime) -> None:
-    """Make a cursor unless there is one: an existing position is never touched."""
+    """Make a cursor unless there is one: its position is never touched, its end only raised."""
     end = cursor.end_position
     await conn.execute(
         _OPEN,
@@ -109,7 +114,7 @@ async def read(conn: AsyncConnection, stream: str) -> Cursor | None:
 
 
 async def close_backfill(conn: AsyncConnection, claim: Cursor) -> None:
-    """Forget the cursor of a finished backfill; what it found is in the credits."""
+    """Forget the cursor of a backfill that is ours and at its end."""
     await conn.execute(_CLOSE, {"stream": claim.stream, "epoch": claim.epoch})
 
 

@@ -45,5 +45,6 @@ async def insert(
 
 
 async def count(conn: AsyncConnection) -> int:
-    """Count what is in quarantine."""
-    return int((await conn.execute(text("SELECT count(*) FROM quarantine"))).scalar_one())
+    """Count the operations in quarantine; what two streams met, such as a backfill, is one."""
+    statement = text("SELECT count(DISTINCT operation_id) FROM quarantine")
+    return int((await conn.execute(statement)).scalar_one())

@@ -10,7 +10,7 @@ from random import Random
 from typing import Final, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 log = structlog.stdlib.get_logger(__name__)
@@ -28,7 +28,6 @@ _TRANSIENT_CLASSES: Final = {"08": "connection", "53": "resources", "57": "shutd
 _DATA_CLASSES: Final = frozenset({"22", "23"})  # data exception; integrity constraint violation
 FIRST_WAIT_S: Final = 0.05
 LONGEST_WAIT_S: Final = 10.0
-
 
 DATABASE_ERRORS: Final = (DBAPIError, PoolTimeout)
 """What a statement, a COMMIT or a connection from the pool can raise."""
@@ -48,7 +47,7 @@ def transient_reason(error: BaseException) -> str | None:
     state = sqlstate(error)
     if state is None:
         # psycopg raises a lost connection without a code, at COMMIT too.
-        lost = error.connection_invalidated or type(error).__name__ == "OperationalError"
+        lost = error.connection_invalidated or isinstance(error, OperationalError)
         return "connection" if lost else None
     return _TRANSIENT.get(state) or _TRANSIENT_CLASSES.get(state[:2])
 
