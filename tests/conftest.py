@@ -59,7 +59,7 @@ def database_url(cluster: str, template: str) -> Iterator[str]:
 def _fresh(cluster: str, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(cluster, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         yield with_database(cluster, name)
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
