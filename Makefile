@@ -1,0 +1,69 @@
+# paywatch: everything by one command each, on a machine with Python 3.11 and make.
+# `make` lists the commands. Nothing is installed outside this directory.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+
+PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extras \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	--no-header --no-annotate --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check lint format bench lock wheel clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv and install paywatch in it, every package checked by its hash
+
+# The stamp comes last: a set-up that was broken off is begun again.
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'paywatch needs Python 3.11 or newer: make PYTHON=python3.11 …' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## Watch checkout sessions being paid on a simulated ledger (DEMO_ARGS=--once: three)
+	$(BIN)/paywatch demo $(DEMO_ARGS)
+
+test: $(STAMP) ## Run all tests, on an embedded PostgreSQL (TEST_ARGS='-k name')
+	$(BIN)/pytest -n auto $(TEST_ARGS)
+
+check: lint test ## What has to pass before a change is made: lint, types, layers, tests
+
+lint: $(STAMP) ## Check style, types and the layers between modules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP) ## Measure settling beside a floor and a naive loop (BENCH_ARGS=--help)
+	PYTHONPATH=tests $(BIN)/python tests/bench/settling.py $(BENCH_ARGS)
+
+lock: $(STAMP) ## Pin the dependencies of pyproject.toml again (PIP_COMPILE_ARGS=--upgrade)
+	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --extra embedded --extra dev \
+		-o requirements/dev.txt pyproject.toml
+	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --extra embedded -c requirements/dev.txt \
+		-o requirements/run.txt pyproject.toml
+
+wheel: $(STAMP) ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## Remove .venv and whatever else these commands made
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find src tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
