@@ -113,8 +113,7 @@ class SimNetwork:
     ) -> HorizonServer:
         """Another instance of the same network: behind, or short of history, or disturbed."""
         view = View(self.ledger, lag=lag, elder=elder)
-        instance = await self._instance(view, faults or Faults()).start(self.settings.host)
-        return instance
+        return await self._instance(view, faults or Faults()).start(self.settings.host)
 
     async def close_ledger(self, at: datetime | None = None) -> ClosedLedger:
         """Close a ledger with everything that was submitted, 5 seconds after the last by default.
