@@ -216,11 +216,11 @@ class _Attempt:
             return Settled()
         locked = await sessions.lock_named(conn, credits_)
         known = await credit_store.known(conn, credits_)
-        fresh = [credit for credit in credits_ if credit.key not in known]
+        fresh = {credit.key: credit for credit in credits_ if credit.key not in known}
         if not fresh:
             return Settled()
         unproven = await self._still_unproven(conn)
-        decided = decide_batch(locked, fresh, unproven)
+        decided = decide_batch(locked, fresh.values(), unproven)
         told = paid_events(decided)
         await credit_store.insert_payments(conn, decided.applied, now)
         await credit_store.insert_credits(conn, decided.outcomes, now)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import Credit
 from paywatch.domain.settlement import Outcome
+from paywatch.errors import StoreError
 from paywatch.store.rows import as_json, hexed
 
 _KNOWN = text(
@@ -34,6 +35,8 @@ SELECT r.*, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)
 ON CONFLICT (tx_hash) DO NOTHING"""
 )
 
+# A row that another transaction has written since our snapshot is no conflict to pass over but a
+# serialization failure, which is tried again; as a unique violation it would be taken for bad data.
 _INSERT_CREDITS = text(
     """
 INSERT INTO credits
@@ -42,7 +45,8 @@ INSERT INTO credits
 SELECT r.*, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
        operation_id bigint, change_index smallint, account text, muxed_id numeric, asset text,
        amount bigint, tx_hash bytea, inner_tx_hash bytea, payer text, memo_type text, memo bytea,
-       closed_at timestamptz, outcome text, session_id uuid)"""
+       closed_at timestamptz, outcome text, session_id uuid)
+ON CONFLICT (operation_id, change_index) DO NOTHING"""
 )
 
 
@@ -81,7 +85,7 @@ async def insert_credits(
     """Write credits with what they did and to which session.
 
     Raises:
-        sqlalchemy.exc.IntegrityError: one is known already; ask `known` in the same transaction.
+        StoreError: one is known already; ask `known` in the same transaction.
     """
     rows = as_json(
         {
@@ -102,7 +106,9 @@ async def insert_credits(
         }
         for credit, outcome, session_id in outcomes
     )
-    await conn.execute(_INSERT_CREDITS, {"rows": rows, "now": now})
+    result = await conn.execute(_INSERT_CREDITS, {"rows": rows, "now": now})
+    if result.rowcount != len(outcomes):
+        raise StoreError(f"{result.rowcount} of {len(outcomes)} credits could be written")
 
 
 def _hash(tx_hash: str | None) -> str | None:

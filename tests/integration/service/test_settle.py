@@ -95,6 +95,13 @@ async def test_a_credit_seen_twice_counts_once(shop: Shop) -> None:
     assert await shop.session() == ("partially_paid", 30)
 
 
+async def test_a_credit_twice_in_one_batch_counts_once(shop: Shop) -> None:
+    await shop.add_session()
+    [record] = make_batch([make_credit(60)]).records
+    await shop.settler.settle(Order(batch_of([record, record]), "test"))
+    assert await shop.session() == ("partially_paid", 60)
+
+
 async def test_a_second_payment_of_a_paid_session_warns_and_changes_nothing(shop: Shop) -> None:
     await shop.add_session()
     first, second = make_credit(100, ledger=1001), make_credit(100, ledger=1002)
