@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.CheckConstraint("octet_length(tx_hash) = 32", name=op.f("ck_payments_tx_hash_length")),
         sa.PrimaryKeyConstraint("tx_hash", name=op.f("pk_payments")),
     )
+    op.create_index("ix_payments_recorded_at", "payments", ["recorded_at"], unique=False)
     op.create_table(
         "quarantine",
         sa.Column("stream", sa.Text(), nullable=False),
@@ -115,6 +116,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
         sa.UniqueConstraint("subject", "type", name=op.f("uq_events_subject_type")),
     )
+    op.create_index("ix_events_recorded_at", "events", ["recorded_at"], unique=False)
     op.create_table(
         "checkout_sessions",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -211,18 +213,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("status IN ('pending', 'processing', 'partially_paid')"),
     )
     op.create_index(
-        "ix_checkout_sessions_paid",
-        "checkout_sessions",
-        ["updated_at"],
-        unique=False,
-        postgresql_where=sa.text("status = 'paid'"),
-    )
-    op.create_index(
         "ix_checkout_sessions_processing",
         "checkout_sessions",
         ["announced_at"],
         unique=False,
         postgresql_where=sa.text("status = 'processing'"),
+    )
+    op.create_index(
+        "ix_checkout_sessions_updated_at", "checkout_sessions", ["updated_at"], unique=False
     )
     op.create_table(
         "cursors",
@@ -435,15 +433,11 @@ def downgrade() -> None:
     op.drop_table("deliveries")
     op.drop_index(op.f("ix_cursors_account"), table_name="cursors")
     op.drop_table("cursors")
+    op.drop_index("ix_checkout_sessions_updated_at", table_name="checkout_sessions")
     op.drop_index(
         "ix_checkout_sessions_processing",
         table_name="checkout_sessions",
         postgresql_where=sa.text("status = 'processing'"),
-    )
-    op.drop_index(
-        "ix_checkout_sessions_paid",
-        table_name="checkout_sessions",
-        postgresql_where=sa.text("status = 'paid'"),
     )
     op.drop_index(
         "ix_checkout_sessions_open",
@@ -452,6 +446,7 @@ def downgrade() -> None:
     )
     op.drop_index("ix_checkout_sessions_merchant", table_name="checkout_sessions")
     op.drop_table("checkout_sessions")
+    op.drop_index("ix_events_recorded_at", table_name="events")
     op.drop_table("events")
     op.drop_table("endpoints")
     op.drop_index(op.f("ix_api_keys_merchant_id"), table_name="api_keys")
@@ -459,6 +454,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_accounts_merchant_id"), table_name="accounts")
     op.drop_table("accounts")
     op.drop_table("quarantine")
+    op.drop_index("ix_payments_recorded_at", table_name="payments")
     op.drop_table("payments")
     op.drop_table("merchants")
     op.execute("DROP FUNCTION refuse_lower_cursor()")
