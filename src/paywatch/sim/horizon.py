@@ -14,7 +14,7 @@ from paywatch.sim.problems import Problem
 from paywatch.sim.ratelimit import Quota, RateLimiter, Verdict
 from paywatch.sim.reading import HorizonReader, page_response
 from paywatch.sim.signals import EventLog, Signal
-from paywatch.sim.streaming import EventStream, StreamSettings, abort
+from paywatch.sim.streaming import EventStream, StreamSettings, break_off
 from paywatch.sim.submission import Submitter
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -61,7 +61,7 @@ class HorizonServer:
 
     Args:
         view: what it shows; its `lag` and `keep_from` may be changed at any time.
-        closed: notified whenever a ledger closes.
+        changed: notified whenever a ledger closes, and when a transaction waits for the next.
         faults: what goes wrong.
         settings: how it behaves.
     """
@@ -69,7 +69,7 @@ class HorizonServer:
     def __init__(
         self,
         view: View,
-        closed: Signal,
+        changed: Signal,
         faults: Faults | None = None,
         settings: HorizonSettings | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class HorizonServer:
         self.faults = faults or Faults()
         self.settings = settings or HorizonSettings()
         self.requests: EventLog[SeenRequest] = EventLog()
-        self._closed = closed
+        self._changed = changed
         self._own_url = ""
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -95,7 +95,7 @@ class HorizonServer:
             self._limiter = RateLimiter(self.settings.quota, loop.time)
         app = web.Application(middlewares=[self._see, self._explain, self._disturb, self._limit])
         reader = HorizonReader(self.view, self._serve_list, self._base_url)
-        submitter = Submitter(self.view, self._closed, self._base_url, self.settings.submit_s)
+        submitter = Submitter(self.view, self._changed, self._base_url, self.settings.submit_s)
         app.add_routes([*reader.routes(), *submitter.routes()])
         app.on_response_prepare.append(self._note_status)
         self._runner = web.AppRunner(
@@ -194,7 +194,7 @@ class HorizonServer:
         if _streams(request):
             stream = EventStream(
                 (listing, query, self.view),
-                self._closed,
+                self._changed,
                 self.settings.stream,
                 self.faults,
                 lambda: (
@@ -222,7 +222,7 @@ async def _damaged(
     await half.prepare(request)
     await half.write(body[: len(body) // 2])
     if cut:
-        abort(request)
+        break_off(request)
     else:
         await half.write_eof()
     return half

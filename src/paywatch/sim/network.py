@@ -72,7 +72,7 @@ class SimNetwork:
         self.settings = settings or NetworkSettings()
         self._wall_clock = wall_clock
         self._journal = Journal(self.settings.journal) if self.settings.journal else None
-        self.closed = Signal()
+        self.changed = Signal()
         self.ledger = self._open_ledger()
         self.faults = Faults(self.settings.faults)
         self._instances: list[HorizonServer] = []
@@ -136,7 +136,7 @@ class SimNetwork:
         self._taken.clear()
         for instance in self._instances:
             instance.view.ledger = self.ledger
-        self.closed.notify()
+        self.changed.notify()
 
     def wallet(self, name: str) -> Wallet:
         """The wallet of a name; its account need not exist yet.
@@ -176,8 +176,13 @@ class SimNetwork:
 
     async def wait_for_ledger(self, sequence: int) -> ClosedLedger:
         """Wait until a ledger has closed."""
-        await self.closed.wait_for(lambda: self.ledger.latest.sequence >= sequence)
+        await self.changed.wait_for(lambda: self.ledger.latest.sequence >= sequence)
         return self.ledger.latest
+
+    async def wait_for_pending(self, count: int = 1) -> list[str]:
+        """Wait until so many transactions wait for the next ledger; gives their envelopes."""
+        await self.changed.wait_for(lambda: len(self.ledger.pending()) >= count)
+        return self.ledger.pending()
 
     def _next_sequence(self, account_id: str) -> int:
         number = max(self.ledger.next_sequence(account_id), self._taken.get(account_id, 0) + 1)
@@ -185,7 +190,7 @@ class SimNetwork:
         return number
 
     def _instance(self, view: View, faults: Faults) -> HorizonServer:
-        instance = HorizonServer(view, self.closed, faults, self.settings.horizon)
+        instance = HorizonServer(view, self.changed, faults, self.settings.horizon)
         self._instances.append(instance)
         return instance
 
@@ -219,7 +224,7 @@ class SimNetwork:
             self._journal.append(closed_at, self.ledger.pending())
         closed = self.ledger.close(closed_at)
         self._taken.clear()
-        self.closed.notify()
+        self.changed.notify()
         return closed
 
     async def _run_clock(self, every_s: float) -> None:

@@ -147,11 +147,12 @@ class Listing:
         return self._written(islice(shown, query.limit), join=query.join)
 
     def replay(self, query: PageQuery, view: View, count: int) -> list[tuple[str, JSON]]:
-        """The last rows before an ascending query's cursor, again, in order."""
+        """The last rows up to an ascending query's cursor, again, in order."""
         if not query.cursor or query.order == "desc":
             return []
         try:
-            return self.page(replace(query, order="desc", limit=count), view)[::-1]
+            before = replace(query, cursor=_behind(query.cursor), order="desc", limit=count)
+            return self.page(before, view)[::-1]
         except Problem:
             return []  # nothing is kept before it
 
@@ -199,6 +200,12 @@ def _position(cursor: str) -> tuple[int, int]:
     if not all(n.isascii() and n.isdigit() and int(n) <= _MAX_INT64 for n in numbers):
         raise bad_request("cursor", "cursor: invalid value")
     return int(numbers[0]), int(numbers[1])
+
+
+def _behind(cursor: str) -> str:
+    """The cursor whose descending page begins with the row of this one."""
+    first, dash, second = cursor.partition("-")
+    return f"{first}-{int(second) + 1}" if dash else str(int(first) + 1)
 
 
 def _first(cursor: Any) -> int:

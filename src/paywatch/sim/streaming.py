@@ -45,7 +45,7 @@ class EventStream:
 
     Args:
         listing, query, view: what is streamed.
-        closed: notified whenever a ledger closes.
+        changed: notified whenever a ledger closes, and when a transaction waits for the next.
         settings: its times.
         faults: what goes wrong.
         may_look: takes a token of the rate limit.
@@ -54,13 +54,13 @@ class EventStream:
     def __init__(
         self,
         what: tuple[Listing, PageQuery, View],
-        closed: Signal,
+        changed: Signal,
         settings: StreamSettings,
         faults: Faults,
         may_look: Callable[[], bool],
     ) -> None:
         self._listing, self._query, self._view = what
-        self._closed = closed
+        self._changed = changed
         self._settings = settings
         self._faults = faults
         self._may_look = may_look
@@ -75,8 +75,18 @@ class EventStream:
         """
         records = self._look()
         response = web.StreamResponse(headers=_HEADERS)
-        await response.prepare(request)
-        await response.write(HELLO)
+        try:
+            await response.prepare(request)
+            await response.write(HELLO)
+            await self._send_all(request, response, records)
+            await response.write_eof()
+        except ConnectionError:
+            pass  # the client went, or was cut off
+        return response
+
+    async def _send_all(
+        self, request: web.Request, response: web.StreamResponse, records: list[tuple[str, JSON]]
+    ) -> None:
         try:
             async with asyncio.timeout(self._settings.connection_s) as self._time_limit:
                 ended = await self._send_ledgers(request, response, records)
@@ -87,8 +97,6 @@ class EventStream:
             ended = True
         if not ended:
             await response.write(GOODBYE)
-        await response.write_eof()
-        return response
 
     async def _send_ledgers(
         self, request: web.Request, response: web.StreamResponse, records: list[tuple[str, JSON]]
@@ -114,7 +122,7 @@ class EventStream:
         """Wait for a newer ledger, and for the moment at which the server would look."""
         loop, update_s = asyncio.get_running_loop(), self._settings.update_s
         seen, began = self._view.latest.sequence, loop.time()
-        await self._closed.wait_for(lambda: self._view.latest.sequence > seen)
+        await self._changed.wait_for(lambda: self._view.latest.sequence > seen)
         if update_s > 0:
             waited = loop.time() - began
             await asyncio.sleep(update_s - waited % update_s)
@@ -131,7 +139,7 @@ class EventStream:
             raise rate_limited()
         if fault == Fault.CUT:
             await response.write(event[: len(event) // 2])
-            abort(request)
+            break_off(request)
             return True
         if fault == Fault.MALFORMED:
             event = f"id: {token}\ndata: {go_json(record)[:-1]}\n\n".encode()
@@ -148,7 +156,7 @@ class EventStream:
         return False
 
 
-def abort(request: web.Request) -> None:
-    """Break the connection without a goodbye."""
+def break_off(request: web.Request) -> None:
+    """Close the connection before the answer is complete; what was written still arrives."""
     if request.transport is not None:
-        request.transport.abort()
+        request.transport.close()

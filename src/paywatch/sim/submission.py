@@ -23,16 +23,16 @@ class Submitter:
 
     Args:
         view: of the ledger where they go.
-        closed: notified whenever a ledger closes.
+        changed: notified whenever a ledger closes, and when a transaction waits for the next.
         base_url: gives the address that the server believes it has.
         timeout_s: how long an answer may wait for a ledger.
     """
 
     def __init__(
-        self, view: View, closed: Signal, base_url: Callable[[], str], timeout_s: float
+        self, view: View, changed: Signal, base_url: Callable[[], str], timeout_s: float
     ) -> None:
         self._view = view
-        self._closed = closed
+        self._changed = changed
         self._base_url = base_url
         self._timeout_s = timeout_s
 
@@ -65,10 +65,11 @@ class Submitter:
             raise problems.malformed_tx(envelope_xdr) from None
         except TxRefused as refused:
             raise _failed(envelope_xdr, refused.result) from None
+        self._changed.notify()
         since = self._ledger.latest.sequence
         try:
             async with asyncio.timeout(self._timeout_s):
-                result = await self._closed.wait_for(lambda: self._outcome(tx_hash, since))
+                result = await self._changed.wait_for(lambda: self._outcome(tx_hash, since))
         except TimeoutError:
             raise problems.submission_timeout(tx_hash, envelope_xdr) from None
         if result.result.code not in (0, 1):  # success, alone or inside a fee bump
