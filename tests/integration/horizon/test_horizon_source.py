@@ -1,0 +1,254 @@
+"""Pages, positions and refusals, against the simulated network."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+from stellar_sdk import IdMemo
+
+from paywatch.domain.ledger import Memo, Position
+from paywatch.errors import (
+    HistoryGap,
+    HorizonUnavailable,
+    InvalidInput,
+    NetworkReset,
+    WrongNetwork,
+)
+from paywatch.horizon.documents import Root
+from paywatch.horizon.source import HorizonSource
+from paywatch.horizon.timing import Timing
+from paywatch.sim import Fault, Moment, SimNetwork, Wallet
+
+
+@pytest.fixture
+async def network() -> AsyncIterator[SimNetwork]:
+    async with SimNetwork() as network:
+        yield network
+
+
+@pytest.fixture
+async def source(network: SimNetwork, fast: Timing) -> AsyncIterator[HorizonSource]:
+    async with HorizonSource(network.url, network.passphrase, timing=fast) as source:
+        yield source
+
+
+@pytest.fixture
+async def alice(network: SimNetwork) -> Wallet:
+    (alice,) = await network.fund("alice")
+    return alice
+
+
+@pytest.fixture
+async def shop(network: SimNetwork) -> Wallet:
+    (shop,) = await network.fund("shop")
+    return shop
+
+
+async def test_the_root_says_where_the_ledger_is(
+    network: SimNetwork, source: HorizonSource
+) -> None:
+    closed = await network.close_ledger()
+    root = await source.root()
+    assert (root.latest, root.closed_at) == (closed.sequence, closed.closed_at)
+    assert root.passphrase == network.passphrase
+
+
+async def test_streams_share_a_root_for_a_while(network: SimNetwork) -> None:
+    timing = Timing(root_age_s=60)
+    async with HorizonSource(network.url, network.passphrase, timing=timing) as source:
+        first = await source.root()
+        await network.close_ledger()
+        assert await source.root() is first
+    assert network.requests.total == 1
+
+
+async def test_another_network_is_refused(network: SimNetwork, fast: Timing) -> None:
+    async with HorizonSource(network.url, "Somewhere else", timing=fast) as source:
+        for refused in (source.check_network(), source.tip(), source.page("G", Position(0))):
+            with pytest.raises(WrongNetwork, match="PAYWATCH_NETWORK_PASSPHRASE"):
+                await refused
+
+
+async def test_a_new_account_starts_after_the_latest_ledger(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    await network.pay(alice.pay(shop.account_id, "1"))
+    tip = await source.tip()
+    assert tip == Position.after_ledger(network.ledger.latest.sequence)
+    await network.pay(alice.pay(shop.account_id, "2", memo=IdMemo(17)))
+    batch = await source.page(shop.account_id, tip)
+    (record,) = batch.records
+    (credit,) = record.credits
+    assert (credit.amount, credit.memo, credit.payer) == (
+        20_000_000,
+        Memo.of_id(17),
+        alice.account_id,
+    )
+    assert (batch.after, batch.upto, batch.read) == (tip, record.operation_id, 1)
+    assert batch.closed_at == network.ledger.latest.closed_at
+
+
+async def test_pages_follow_one_another_to_the_tip(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    start = await source.tip()
+    for _ in range(5):
+        await network.pay(*(alice.pay(shop.account_id, "1") for _ in range(90)))
+    sizes: list[int] = []
+    position, found = start, 0
+    while not sizes or sizes[-1]:
+        batch = await source.page(shop.account_id, position)
+        assert batch.after == position
+        sizes.append(batch.read)
+        found += sum(len(record.credits) for record in batch.records)
+        position = batch.upto
+    assert sizes == [200, 200, 50, 0]
+    assert found == 450
+    assert position == await source.tip()
+
+
+async def test_an_outgoing_payment_is_read_and_holds_nothing(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    start = await source.tip()
+    await network.pay(shop.pay(alice.account_id, "1"))
+    batch = await source.page(shop.account_id, start)
+    assert (batch.read, batch.records) == (1, ())
+
+
+async def test_an_empty_page_moves_to_the_tip_that_was_known_before_it(
+    network: SimNetwork, source: HorizonSource, shop: Wallet
+) -> None:
+    start = await source.tip()
+    closed = await network.close_ledger()
+    batch = await source.page(shop.account_id, start)
+    assert (batch.upto, batch.closed_at) == (
+        Position.after_ledger(closed.sequence),
+        closed.closed_at,
+    )
+
+
+async def test_the_tip_is_asked_for_before_the_page(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    start = await source.tip()
+    ask_root = source.root
+
+    async def pay_and_ask() -> Root:
+        await network.pay(alice.pay(shop.account_id, "1"))
+        return await ask_root()
+
+    source.root = pay_and_ask  # type: ignore[method-assign]  # a ledger closes at this moment
+    batch = await source.page(shop.account_id, start)
+    assert len(batch.records) == 1  # the other way round it would be behind the position
+
+
+async def test_an_instance_that_lags_claims_nothing(
+    network: SimNetwork, shop: Wallet, fast: Timing
+) -> None:
+    for _ in range(3):
+        await network.close_ledger()
+    lagging = await network.add_horizon(lag=2)
+    after = Position.after_ledger(network.ledger.latest.sequence)
+    async with HorizonSource(lagging.url, network.passphrase, timing=fast) as source:
+        batch = await source.page(shop.account_id, after)
+    assert (batch.upto, batch.closed_at, batch.read) == (after, None, 0)
+
+
+async def test_a_cursor_older_than_the_history_is_a_gap(
+    network: SimNetwork, source: HorizonSource, shop: Wallet
+) -> None:
+    for _ in range(5):
+        await network.close_ledger()
+    latest = network.ledger.latest.sequence
+    network.horizon.view.keep_from(latest)
+    with pytest.raises(HistoryGap, match=str(latest)):
+        await source.page(shop.account_id, Position.of(latest - 1, 5, 1))
+    await source.page(shop.account_id, Position.after_ledger(latest - 1))
+
+
+async def test_a_tip_far_below_the_cursor_is_a_reset(source: HorizonSource, shop: Wallet) -> None:
+    with pytest.raises(NetworkReset):
+        await source.page(shop.account_id, Position.of(5000, 1, 1))
+
+
+async def test_an_account_without_history_is_an_empty_page_if_its_entry_proves_it(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    start = await source.tip()
+    network.horizon.view.keep_from(network.ledger.latest.sequence + 1)
+    closed = await network.close_ledger()
+    batch = await source.page(shop.account_id, start)
+    assert (batch.upto, batch.read) == (Position.after_ledger(closed.sequence), 0)
+    await network.pay(alice.pay(shop.account_id, "1"))
+    network.faults.next(Fault.NOT_FOUND, Moment.PAGE, "payments")
+    with pytest.raises(HorizonUnavailable) as caught:
+        await source.page(shop.account_id, start)
+    assert caught.value.reason == "not_found"
+    assert (await source.page(shop.account_id, start)).read == 1
+
+
+async def test_of_an_account_that_does_not_exist_nothing_is_claimed(
+    network: SimNetwork, source: HorizonSource
+) -> None:
+    start = await source.tip()
+    await network.close_ledger()
+    batch = await source.page(network.wallet("nobody").account_id, start)
+    assert (batch.upto, batch.closed_at) == (start, None)
+
+
+async def test_a_replayed_page_is_refused(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    await network.pay(alice.pay(shop.account_id, "1"))
+    start = await source.tip()
+    await network.pay(alice.pay(shop.account_id, "2"))
+    network.faults.next(Fault.REPLAY, Moment.PAGE, "payments")
+    with pytest.raises(HorizonUnavailable) as caught:
+        await source.page(shop.account_id, start)
+    assert caught.value.reason == "order"
+
+
+async def test_a_time_is_found_among_the_ledgers(
+    network: SimNetwork, source: HorizonSource
+) -> None:
+    closed = [await network.close_ledger() for _ in range(20)]
+
+    async def first_read_at(moment: datetime) -> int:
+        return (await source.position_at(moment)).ledger + 1
+
+    for ledger in closed:
+        assert await first_read_at(ledger.closed_at) == ledger.sequence
+        assert await first_read_at(ledger.closed_at + timedelta(seconds=1)) == ledger.sequence + 1
+    network.horizon.view.keep_from(closed[10].sequence)
+    assert await first_read_at(closed[10].closed_at) == closed[10].sequence
+    with pytest.raises(HistoryGap, match=str(closed[10].sequence)):
+        await source.position_at(closed[9].closed_at)
+
+
+async def test_a_transaction_is_found_by_its_outer_and_its_inner_hash(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    inner = alice.pay(shop.account_id, "3")
+    (applied,) = await network.pay(network.root.fee_bump(inner))
+    for tx_hash in (applied.hash, inner.hash_hex()):
+        ((credit,),) = [
+            record.credits
+            for record in await source.transaction_credits(tx_hash, {shop.account_id})
+        ]
+        assert credit.tx_hash == applied.hash
+        assert credit.inner_tx_hash == inner.hash_hex()
+        assert credit.amount == 30_000_000
+
+
+async def test_a_failed_transaction_credits_nothing(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    (failed,) = await network.pay(alice.pay(shop.account_id, "99999999"))
+    assert await source.transaction_credits(failed.hash, {shop.account_id}) == ()
+
+
+async def test_an_unknown_transaction_credits_nothing(source: HorizonSource) -> None:
+    assert await source.transaction_credits("ab" * 32, set()) == ()
+    with pytest.raises(InvalidInput, match="tx_hash"):
+        await source.transaction_credits("../accounts", set())
