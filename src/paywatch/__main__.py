@@ -1,0 +1,5 @@
+"""`python -m paywatch`."""
+
+from paywatch.cli import main
+
+main()

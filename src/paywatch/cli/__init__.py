@@ -1,0 +1,5 @@
+"""The command line: what a person touches."""
+
+from paywatch.cli.app import app, main
+
+__all__ = ["app", "main"]

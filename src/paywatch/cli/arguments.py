@@ -1,0 +1,67 @@
+"""Values as people type them on a command line."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from paywatch.errors import InvalidInput
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
+_LEDGER = re.compile(r"[0-9]{1,10}", re.ASCII)
+_LAST_LEDGER: Final = 2**31 - 1  # above it a position would not fit its 63 bits
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerOrTime:
+    """A place in the past: a ledger's number, or a moment of its clock."""
+
+    ledger: int | None
+    at: datetime | None
+
+
+def parse_duration(text: str, field: str = "expires_in") -> timedelta:
+    """Read `90s`, `30m`, `2h` or `1d`.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise InvalidInput(field, "must be a number and its unit, such as 90s, 30m, 2h or 1d")
+    number, unit = match.groups()
+    try:
+        return timedelta(**{_UNITS[unit]: int(number)})
+    except OverflowError as error:
+        raise InvalidInput(field, "is longer than time itself; give a shorter one") from error
+
+
+def parse_id(text: str, field: str) -> UUID:
+    """Read an id as paywatch prints it.
+
+    Raises:
+        InvalidInput: not a UUID.
+    """
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise InvalidInput(field, "must be an id as `paywatch` printed it (a UUID)") from error
+
+
+def parse_ledger_or_time(text: str, field: str) -> LedgerOrTime:
+    """Read a ledger's number, or a time in ISO 8601 (UTC if it names no zone).
+
+    Raises:
+        InvalidInput: neither.
+    """
+    if _LEDGER.fullmatch(text) and 1 <= int(text) <= _LAST_LEDGER:
+        return LedgerOrTime(int(text), None)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInput(
+            field, "must be a ledger's number or a time such as 2026-08-01T12:00:00Z"
+        ) from error
+    return LedgerOrTime(None, at if at.tzinfo else at.replace(tzinfo=UTC))

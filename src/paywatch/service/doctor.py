@@ -1,0 +1,223 @@
+"""Doctor: look at everything that paywatch needs, and say what is wrong and what to do.
+
+The judgements are pure; the looking is one short transaction and one request to Horizon.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from paywatch.errors import HistoryGap, HorizonError, NetworkReset, SealError, WrongNetwork
+from paywatch.store import checkup, cursors
+from paywatch.store.cursors import Cursor
+
+OLDEST_VERSION: Final = 15
+FEWEST_CONNECTIONS: Final = 20
+LARGEST_LAG: Final = timedelta(seconds=60)
+LARGEST_SKEW: Final = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one part is; `remedy` says what to do where it is not well."""
+
+    part: str
+    well: bool
+    message: str
+    remedy: str = ""
+
+    def document(self) -> dict[str, object]:
+        """Describe it as a JSON document."""
+        return asdict(self)
+
+
+class Root(Protocol):
+    """What a Horizon says of itself."""
+
+    @property
+    def latest(self) -> int:
+        """Its latest ledger."""
+        ...
+
+    @property
+    def closed_at(self) -> datetime:
+        """When that closed."""
+        ...
+
+    def require_network(self, passphrase: str) -> None:
+        """Raise WrongNetwork unless it serves that network."""
+        ...
+
+    def require_history(self, after: Any) -> None:
+        """Raise HistoryGap or NetworkReset if a cursor cannot go on there."""
+        ...
+
+
+class RootSource(Protocol):
+    """Reads a Horizon's root document."""
+
+    async def root(self) -> Root:
+        """Read it; raises HorizonError."""
+        ...
+
+
+class SecretOpener(Protocol):
+    """Opens sealed webhook secrets."""
+
+    def open(self, sealed: bytes, endpoint_id: UUID) -> str:
+        """Open one; raises SealError."""
+        ...
+
+
+async def examine_server(engine: AsyncEngine) -> list[Finding]:
+    """Look at the database server; raises what the database raises."""
+    async with engine.connect() as conn:
+        return list(judge_server(await checkup.read_server(conn)))
+
+
+def judge_server(server: Row[Any]) -> Iterable[Finding]:
+    """Judge the server's version and settings."""
+    if server.version_num < OLDEST_VERSION * 10_000:
+        yield _wrong(
+            "database",
+            f"PostgreSQL {server.version} is too old",
+            f"use PostgreSQL {OLDEST_VERSION} or newer",
+        )
+    else:
+        yield _well("database", f"PostgreSQL {server.version} answers")
+    if server.read_only:
+        yield _wrong(
+            "database",
+            "it is read-only (a standby, or default_transaction_read_only)",
+            "let PAYWATCH_DATABASE_URL name the primary",
+        )
+    if server.encoding != "UTF8":
+        yield _wrong(
+            "database",
+            f"its encoding is {server.encoding}",
+            "make a database with ENCODING 'UTF8' and move there",
+        )
+    for name in ("fsync", "full_page_writes"):
+        if getattr(server, name) != "on":
+            yield _wrong(
+                "database",
+                f"{name} is off: a power cut can lose settled payments",
+                f"set {name} = on in postgresql.conf",
+            )
+    if server.max_connections < FEWEST_CONNECTIONS:
+        yield _wrong(
+            "database",
+            f"max_connections is {server.max_connections}",
+            f"set max_connections to at least {FEWEST_CONNECTIONS}",
+        )
+
+
+async def examine_endpoints(engine: AsyncEngine, vault: SecretOpener) -> list[Finding]:
+    """Look at the merchants' endpoints and whether our key opens their secrets."""
+    async with engine.connect() as conn:
+        endpoints = await checkup.read_endpoints(conn)
+    return list(judge_endpoints(endpoints, vault))
+
+
+def judge_endpoints(endpoints: Sequence[Row[Any]], vault: SecretOpener) -> Iterable[Finding]:
+    """Judge endpoints; each kind of trouble is told once, with an example."""
+    disabled = [row for row in endpoints if row.disabled_at is not None]
+    if disabled:
+        row = disabled[0]
+        yield _wrong(
+            "webhooks",
+            f"{len(disabled)} of {len(endpoints)} endpoints are disabled; {row.url}: "
+            f"{row.disabled_reason}",
+            "ask the merchant to mend it",
+        )
+    else:
+        yield _well("webhooks", f"{len(endpoints)} endpoints, none disabled")
+    sealed = [error for row in endpoints if (error := _opening(row, vault))]
+    if sealed:
+        yield _wrong(
+            "secret key",
+            f"{len(sealed)} of {len(endpoints)} webhook secrets do not open: {sealed[0]}",
+            "put the PAYWATCH_SECRET_KEY back that they were sealed with",
+        )
+    else:
+        yield _well("secret key", f"opens {len(endpoints)} webhook secrets")
+
+
+def _opening(row: Row[Any], vault: SecretOpener) -> str | None:
+    try:
+        vault.open(row.sealed_secret, row.id)
+    except SealError as error:
+        return str(error)
+    return None
+
+
+async def examine_horizon(
+    source: RootSource, engine: AsyncEngine | None, passphrase: str, now: datetime
+) -> list[Finding]:
+    """Look at Horizon, its clock against ours, and whether every stream can go on there."""
+    try:
+        root = await source.root()
+    except HorizonError as error:
+        remedy = "check PAYWATCH_HORIZON_URL and the network"
+        return [_wrong("horizon", f"it cannot be read: {error}", remedy)]
+    findings = list(judge_root(root, passphrase, now))
+    if engine is not None:
+        async with engine.connect() as conn:
+            findings += judge_streams(root, await cursors.read_all(conn))
+    return findings
+
+
+def judge_root(root: Root, passphrase: str, now: datetime) -> Iterable[Finding]:
+    """Judge which network it is, how far behind, and whose clock is wrong."""
+    try:
+        root.require_network(passphrase)
+    except WrongNetwork as error:
+        yield _wrong("horizon", str(error), "correct one of these two settings")
+        return
+    lag = now - root.closed_at
+    if lag < -LARGEST_SKEW:
+        yield _wrong(
+            "clock",
+            f"ours is {-lag.total_seconds():.0f} s behind the ledger's",
+            "synchronise this machine's clock (NTP)",
+        )
+    elif lag > LARGEST_LAG:
+        yield _wrong(
+            "horizon",
+            f"its latest ledger, {root.latest}, is {lag.total_seconds():.0f} s old",
+            "if this machine's clock is right, Horizon lags: wait, or use another one",
+        )
+    else:
+        yield _well("horizon", f"at ledger {root.latest}, {lag.total_seconds():.0f} s old")
+        yield _well("clock", "agrees with the ledger's")
+
+
+def judge_streams(root: Root, streams: Sequence[Cursor]) -> Iterable[Finding]:
+    """Judge whether Horizon still has what each stream must read next."""
+    stopped = []
+    for cursor in streams:
+        try:
+            root.require_history(cursor.position)
+        except (HistoryGap, NetworkReset) as error:
+            stopped.append(f"{cursor.stream}: {error}")
+    if stopped:
+        yield _wrong(
+            "streams",
+            f"{len(stopped)} of {len(streams)} cannot go on; {stopped[0]}",
+            "use a Horizon that keeps enough history of the same network",
+        )
+    else:
+        yield _well("streams", f"{len(streams)} can go on at this Horizon")
+
+
+def _well(part: str, message: str) -> Finding:
+    return Finding(part, well=True, message=message)
+
+
+def _wrong(part: str, message: str, remedy: str) -> Finding:
+    return Finding(part, well=False, message=message, remedy=remedy)

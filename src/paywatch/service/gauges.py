@@ -1,0 +1,139 @@
+"""Gauges: look at the database and at Horizon every few seconds, and show what is there.
+
+The counters and histograms are told by those who do the work; a gauge is a state, and is read in
+this one place.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from paywatch.domain.checkout import SessionStatus
+from paywatch.errors import HorizonError
+from paywatch.service.waiting import wait_for
+from paywatch.store import cursors, gauges, outbox
+from paywatch.store.cursors import Cursor
+from paywatch.store.outbox import Depth
+from paywatch.store.retry import DATABASE_ERRORS
+from paywatch.telemetry import Metrics
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Root(Protocol):
+    """Where a Horizon stands."""
+
+    @property
+    def latest(self) -> int:
+        """The number of the latest ledger that it serves."""
+        ...
+
+    @property
+    def closed_at(self) -> datetime:
+        """When that ledger closed."""
+        ...
+
+
+class RootSource(Protocol):
+    """Reads a Horizon's root document."""
+
+    async def root(self) -> Root:
+        """Read it; raises HorizonError."""
+        ...
+
+
+@dataclass
+class Gauges:
+    """Keeps the gauges of one daemon true.
+
+    Attributes:
+        upstream: asked where Horizon stands; None where no role needs Horizon.
+        interval_s: seconds between two looks.
+        tip_closed_at: when Horizon's latest ledger closed; None if it did not answer.
+        lags: by account, how far the live stream is behind Horizon; None if nothing is known yet.
+    """
+
+    engine: AsyncEngine
+    upstream: RootSource | None
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    interval_s: float = 10.0
+    tip_closed_at: datetime | None = field(default=None, init=False)
+    lags: dict[str, timedelta | None] = field(default_factory=dict, init=False)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look every `interval_s` until `stop` is set."""
+        while not stop.is_set():
+            await self.run_once()
+            await wait_for(stop, self.interval_s)
+
+    async def run_once(self) -> None:
+        """Look once; what cannot be read keeps its last value."""
+        root = await self._read_root()
+        if root is not None:
+            self._show_upstream(root)
+        try:
+            async with self.engine.connect() as conn:
+                sessions = await gauges.sessions_by_status(conn)
+                depth = await outbox.depth(conn, self.clock())
+                streams = await cursors.read_all(conn)
+        except DATABASE_ERRORS as error:
+            log.warning("gauges_not_read", error=type(error).__name__)
+            return
+        self._show_sessions(sessions)
+        self._show_outbox(depth)
+        self._show_streams([cursor for cursor in streams if cursor.end_position is None], root)
+
+    async def _read_root(self) -> Root | None:
+        if self.upstream is None:
+            return None
+        try:
+            root = await self.upstream.root()
+        except HorizonError as error:
+            log.warning("upstream_not_read", error=str(error))
+            self.tip_closed_at = None
+            return None
+        self.tip_closed_at = root.closed_at
+        return root
+
+    def _show_upstream(self, root: Root) -> None:
+        self.metrics.upstream_ledger.set(root.latest)
+        self.metrics.upstream_lag_seconds.set(self._since(root.closed_at))
+
+    def _show_sessions(self, sessions: dict[SessionStatus, int]) -> None:
+        for status, number in sessions.items():
+            self.metrics.sessions.labels(status=status).set(number)
+
+    def _show_outbox(self, depth: Depth) -> None:
+        self.metrics.outbox_depth.set(depth.pending)
+        self.metrics.dead_letters.set(depth.dead)
+        oldest = depth.oldest_due_at
+        self.metrics.outbox_oldest.set(0 if oldest is None else self._since(oldest))
+
+    def _show_streams(self, streams: Sequence[Cursor], root: Root | None) -> None:
+        self.lags = {}
+        for cursor in streams:
+            read_through_at = cursor.read_through_at
+            self.metrics.position_ledger.labels(stream=cursor.account).set(cursor.position.ledger)
+            self.lags[cursor.account] = self._show_lag(cursor, root) if root else None
+            if read_through_at is not None:
+                lag = self._since(read_through_at)
+                self.metrics.clock_lag_seconds.labels(stream=cursor.account).set(lag)
+
+    def _show_lag(self, cursor: Cursor, root: Root) -> timedelta | None:
+        """The cursor may have passed the tip since the tip was read: that is no lag."""
+        ledgers = max(0, root.latest - cursor.position.ledger)
+        self.metrics.lag_ledgers.labels(stream=cursor.account).set(ledgers)
+        if cursor.read_through_at is None:
+            return None
+        lag = max(timedelta(0), root.closed_at - cursor.read_through_at)
+        self.metrics.lag_seconds.labels(stream=cursor.account).set(lag.total_seconds())
+        return lag
+
+    def _since(self, moment: datetime) -> float:
+        return max(0.0, (self.clock() - moment).total_seconds())

@@ -1,0 +1,157 @@
+"""The parts of one process, joined: which implementation stands behind which protocol."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random, SystemRandom
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from paywatch.config import Settings, ensure_secret_key
+from paywatch.horizon.source import HorizonSource
+from paywatch.horizon.timing import Timing as HorizonTiming
+from paywatch.horizon.transport import HorizonTransport
+from paywatch.service import dispatch, recover
+from paywatch.service.backfill import Backfill, PageSource
+from paywatch.service.checkout import Checkout
+from paywatch.service.dispatch import Dispatcher, Sender
+from paywatch.service.gauges import Gauges
+from paywatch.service.listen import Listener
+from paywatch.service.recover import Recovery
+from paywatch.service.settle import Settler
+from paywatch.telemetry import Metrics, Progress
+from paywatch.webhooks.guard import Policy, check_url
+from paywatch.webhooks.sealing import Vault
+from paywatch.webhooks.signing import generate_secret, sign
+
+DISPATCH_ALLOWANCE = timedelta(minutes=2)  # a round is a claim: seconds, even on a slow database
+
+
+def wall_clock() -> datetime:
+    """Tell the time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class House:
+    """All parts of one process, on one database and one Horizon.
+
+    Attributes:
+        on_told: wakes the dispatcher of this process, if there is one.
+        rng: the operating system's: no two processes may draw the same lease token.
+    """
+
+    settings: Settings
+    engine: AsyncEngine
+    source: HorizonSource
+    metrics: Metrics
+    vault: Vault
+    clock: Callable[[], datetime] = wall_clock
+    rng: Random = field(default_factory=SystemRandom)
+    progress: Progress = field(default_factory=Progress)
+    on_told: Callable[[], None] = lambda: None
+
+    @property
+    def policy(self) -> Policy:
+        """Where webhooks may go."""
+        return Policy(allow_private=self.settings.allow_private_webhooks)
+
+    @property
+    def settler(self) -> Settler:
+        """The one settling."""
+        return Settler(self.engine, self.metrics, self.clock, self.rng, self.on_told)
+
+    @property
+    def checkout(self) -> Checkout:
+        """Merchants and sessions."""
+        return Checkout(
+            engine=self.engine,
+            clock=self.clock,
+            token_bytes=secrets.token_bytes,
+            new_secret=generate_secret,
+            check_url=lambda url: check_url(url, self.policy),
+            vault=self.vault,
+            source=self.source,
+        )
+
+    def backfill(self, source: PageSource | None = None) -> Backfill:
+        """Backfills; `source` may stand before the house's own, to see what is read."""
+        return Backfill(self.engine, self.settler, source or self.source, self.clock, self.rng)
+
+    @property
+    def recovery(self) -> Recovery:
+        """The repairs."""
+        timing = recover.Timing(
+            interval_s=self.settings.recover_interval,
+            processing_s=self.settings.processing_timeout,
+        )
+        return Recovery(
+            self.engine, self.settler, self.source, self.clock, self.rng, self.metrics, timing
+        )
+
+    @property
+    def listener(self) -> Listener:
+        """The live streams."""
+        return Listener(
+            self.engine,
+            self.settler,
+            self.source,
+            self.clock,
+            self.rng,
+            self.metrics,
+            self.progress,
+        )
+
+    def dispatcher(self, sender: Sender) -> Dispatcher:
+        """The deliveries, by an open sender."""
+        limits = dispatch.Limits(
+            in_flight=self.settings.dispatch_in_flight,
+            per_endpoint=self.settings.dispatch_per_endpoint,
+        )
+        self.progress.watch("dispatch", DISPATCH_ALLOWANCE, self.clock())
+        return Dispatcher(
+            engine=self.engine,
+            sender=sender,
+            vault=self.vault,
+            sign=sign,
+            metrics=self.metrics,
+            clock=self.clock,
+            rng=self.rng,
+            limits=limits,
+            beat=lambda: self.progress.beat("dispatch", self.clock()),
+        )
+
+    def gauges(self, *, upstream: bool) -> Gauges:
+        """The gauges, with those of Horizon if a role needs it."""
+        return Gauges(self.engine, self.source if upstream else None, self.metrics, self.clock)
+
+
+def open_source(settings: Settings, metrics: Metrics | None = None) -> HorizonSource:
+    """Build the source of the settings' Horizon; an async context manager that closes itself."""
+    counted = metrics or Metrics()
+    timing = HorizonTiming(get_s=settings.horizon_timeout, reconcile_s=settings.stream_silence)
+    transport = HorizonTransport(
+        timing, lambda code: counted.horizon_requests.labels(code=code).inc()
+    )
+    return HorizonSource(
+        settings.horizon_url,
+        settings.network_passphrase,
+        transport,
+        timing=timing,
+        on_reconnect=lambda reason: counted.reconnects.labels(reason=reason).inc(),
+    )
+
+
+@asynccontextmanager
+async def furnish(settings: Settings, engine: AsyncEngine) -> AsyncIterator[House]:
+    """Build the parts on an open database, and close what they opened.
+
+    Raises:
+        ConfigError: the key that encrypts webhook secrets cannot be had.
+    """
+    vault = Vault(ensure_secret_key(settings))
+    metrics = Metrics()
+    async with open_source(settings, metrics) as source:
+        yield House(settings, engine, source, metrics, vault)
