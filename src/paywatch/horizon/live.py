@@ -106,9 +106,10 @@ class AccountStream:
             raise HorizonUnavailable("behind", "a page lacks what the stream has shown")
 
     def _early_batch(self, arrived: list[dict[str, Any]]) -> Batch | None:
+        # Placed before anything is noted: one without a place must not take the others with it.
+        placed = [(place(raw), raw) for raw in arrived]
         records, read = [], 0
-        for raw in arrived:
-            position = place(raw)
+        for position, raw in placed:
             if position <= max(self._streamed, self._confirmed) or position in self._early:
                 continue  # a replay
             self._streamed = position

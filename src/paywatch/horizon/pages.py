@@ -1,6 +1,6 @@
 """A page of an account's payments, checked: what it holds and how far it proves to have read."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -25,7 +25,7 @@ class Page:
     is_full: bool  # there may be more at once
 
     @classmethod
-    def of(cls, records: list[Raw], after: Position, root: Root) -> Self:
+    def of(cls, records: Sequence[Raw], after: Position, root: Root) -> Self:
         """Check a page that was read after `root` was, from the same instance.
 
         Only an empty page moves past the last record, to the end of the root's latest ledger. A
@@ -69,7 +69,7 @@ def place(raw: Raw) -> Position:
         raise HorizonUnavailable("malformed", f"record: {error}") from error
 
 
-def read_placed(records: list[Raw], watched: Container[str]) -> tuple[LedgerRecord, ...]:
+def read_placed(records: Sequence[Raw], watched: Container[str]) -> tuple[LedgerRecord, ...]:
     """Read the records of one transaction, in its order."""
     placed = sorted(((place(raw), raw) for raw in records), key=lambda pair: pair[0])
     parsed = (parse_record(raw, watched) for _, raw in placed)
