@@ -53,6 +53,7 @@ class Failure(StrEnum):
     TLS = "tls"
     TIMEOUT = "timeout"  # the whole deadline, body read included
     BROKEN = "broken"  # the connection or the protocol broke before the answer's end
+    SEALED = "sealed"  # our own fault: the endpoint's secret does not open, nothing was sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,319 @@
+"""The outbox's exit: deliveries claimed under a lease, attempts recorded, dead letters kept.
+
+All of it is made for READ COMMITTED: each statement decides by the rows that it locks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from paywatch.domain.delivery import Answer, Dead, Delivered, Gone, Retry, Verdict
+from paywatch.store.rows import as_json, hexed
+
+DeliveryKey: TypeAlias = tuple[UUID, UUID]  # event id, endpoint id
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much may be claimed: `slots` in all, so that no endpoint has more than `per_endpoint`.
+
+    What other dispatchers hold counts for `per_endpoint`; dispatchers that claim in the same
+    instant do not see each other, and an endpoint may then have that many from each.
+    """
+
+    slots: int
+    per_endpoint: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery that is ours until its lease ends, with all that an attempt needs."""
+
+    event_id: UUID
+    endpoint_id: UUID
+    lease_token: UUID
+    attempt: int  # the number of the attempt to be made, from 1
+    url: str
+    sealed_secret: bytes
+    payload: bytes
+
+    @property
+    def key(self) -> DeliveryKey:
+        """What names the delivery."""
+        return self.event_id, self.endpoint_id
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a delivery, and what becomes of the delivery by it."""
+
+    claimed: Claimed
+    started_at: datetime
+    answer: Answer
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A delivery that was given up."""
+
+    event_id: UUID
+    endpoint_id: UUID
+    merchant_id: UUID
+    type: str
+    url: str
+    attempts_made: int
+    reason: str
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What lies in the outbox."""
+
+    pending: int
+    dead: int
+    oldest_due_at: datetime | None  # of those that are due by now
+
+
+# A dead endpoint with a hundred thousand due deliveries costs as much as one with ten: endpoints
+# are found by one index probe each, and of each only its share is read. Who has least in flight
+# comes first, so that endpoints that hang cannot take all slots from those that answer.
+_CLAIM = text(
+    """
+WITH RECURSIVE waiting AS (
+    (SELECT endpoint_id FROM deliveries WHERE state = 'pending' ORDER BY endpoint_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.endpoint_id FROM deliveries d
+             WHERE d.state = 'pending' AND d.endpoint_id > w.endpoint_id
+             ORDER BY d.endpoint_id LIMIT 1)
+      FROM waiting w WHERE w.endpoint_id IS NOT NULL
+), busy AS (
+    SELECT endpoint_id, count(*) AS in_flight FROM deliveries
+     WHERE lease_token IS NOT NULL AND lease_until > :now GROUP BY endpoint_id
+), chosen AS (
+    SELECT due.event_id, due.endpoint_id
+      FROM waiting w
+      JOIN endpoints e ON e.id = w.endpoint_id AND e.disabled_at IS NULL
+      LEFT JOIN busy b ON b.endpoint_id = w.endpoint_id
+     CROSS JOIN LATERAL (
+           SELECT d.event_id, d.endpoint_id, d.due_at,
+                  row_number() OVER (ORDER BY d.due_at) + coalesce(b.in_flight, 0) AS place
+             FROM deliveries d
+            WHERE d.state = 'pending' AND d.endpoint_id = w.endpoint_id AND d.due_at <= :now
+              AND (d.lease_token IS NULL OR d.lease_until <= :now)
+            ORDER BY d.due_at
+            LIMIT greatest(0, :per_endpoint - coalesce(b.in_flight, 0))) due
+     ORDER BY due.place, due.due_at LIMIT :slots
+), locked AS (
+    SELECT d.event_id, d.endpoint_id FROM deliveries d JOIN chosen USING (event_id, endpoint_id)
+     WHERE d.state = 'pending' AND (d.lease_token IS NULL OR d.lease_until <= :now)
+       FOR UPDATE OF d SKIP LOCKED
+), leased AS (
+    UPDATE deliveries d SET lease_token = :token, lease_until = :until FROM locked
+     WHERE d.event_id = locked.event_id AND d.endpoint_id = locked.endpoint_id
+    RETURNING d.event_id, d.endpoint_id, d.lease_token, d.attempts_made
+)
+SELECT leased.*, endpoints.url, endpoints.sealed_secret, events.payload
+  FROM leased
+  JOIN events ON events.id = leased.event_id
+  JOIN endpoints ON endpoints.id = leased.endpoint_id"""
+)
+
+# Fenced by the token: whoever lost the lease changes no row and leaves no attempt. An attempt
+# that stands there already was written by a try whose COMMIT was not answered: recorded, too.
+_RECORD = text(
+    """
+WITH made AS (
+    SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS made(
+           event_id uuid, endpoint_id uuid, lease_token uuid, number smallint,
+           started_at timestamptz, duration_ms integer, status_code smallint, error text,
+           answer bytea, state text, due_at timestamptz, dead_reason text)
+), fenced AS (
+    UPDATE deliveries d
+       SET state = made.state, due_at = coalesce(made.due_at, d.due_at),
+           attempts_made = made.number, lease_token = NULL, lease_until = NULL,
+           ended_at = CASE WHEN made.state = 'pending' THEN NULL ELSE CAST(:now AS timestamptz) END,
+           dead_reason = made.dead_reason
+      FROM made
+     WHERE d.event_id = made.event_id AND d.endpoint_id = made.endpoint_id
+       AND d.lease_token = made.lease_token
+    RETURNING d.event_id, d.endpoint_id
+), logged AS (
+    INSERT INTO attempts (event_id, endpoint_id, number, started_at, duration_ms, status_code,
+                          error, answer)
+    SELECT event_id, endpoint_id, number, started_at, duration_ms, status_code, error, answer
+      FROM made JOIN fenced USING (event_id, endpoint_id)
+)
+SELECT event_id, endpoint_id FROM fenced
+UNION ALL
+SELECT event_id, endpoint_id
+  FROM attempts JOIN made USING (event_id, endpoint_id, number, started_at)"""
+)
+
+_DISABLE = text(
+    """
+UPDATE endpoints e SET disabled_at = :now, disabled_reason = gone.reason
+  FROM json_to_recordset(CAST(:rows AS json)) AS gone(id uuid, reason text)
+ WHERE e.id = gone.id AND e.disabled_at IS NULL"""
+)
+
+# Not those in flight: their attempt ends first, and they are buried the next time.
+_BURY = text(
+    """
+UPDATE deliveries d
+   SET state = 'dead', ended_at = :now, lease_token = NULL, lease_until = NULL,
+       dead_reason = 'endpoint disabled: ' || e.disabled_reason
+  FROM endpoints e
+ WHERE e.id = d.endpoint_id AND e.disabled_at IS NOT NULL AND d.state = 'pending'
+   AND (d.lease_token IS NULL OR d.lease_until <= :now)
+RETURNING d.event_id, d.endpoint_id"""
+)
+
+_RELEASE = text(
+    """
+UPDATE deliveries SET lease_token = NULL, lease_until = NULL
+ WHERE lease_token IS NOT NULL AND lease_until <= :now
+RETURNING event_id, endpoint_id"""
+)
+
+_DEAD_LETTERS = text(
+    """
+SELECT d.event_id, d.endpoint_id, events.merchant_id, events.type, endpoints.url,
+       d.attempts_made, d.dead_reason, d.ended_at
+  FROM deliveries d
+  JOIN events ON events.id = d.event_id
+  JOIN endpoints ON endpoints.id = d.endpoint_id
+ WHERE d.state = 'dead' ORDER BY d.ended_at DESC LIMIT :limit"""
+)
+
+_DEPTH = text(
+    """
+SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
+       count(*) FILTER (WHERE state = 'dead') AS dead,
+       min(due_at) FILTER (WHERE state = 'pending' AND due_at <= :now) AS oldest_due_at
+  FROM deliveries WHERE state IN ('pending', 'dead')"""
+)
+
+
+async def claim(
+    conn: AsyncConnection, room: Room, token: UUID, now: datetime, lease: timedelta
+) -> list[Claimed]:
+    """Lease due deliveries to one dispatcher, the least busy endpoints' first.
+
+    `token`, fresh for every claim, is the fence of what is recorded later; `lease` must be longer
+    than an attempt can last.
+    """
+    limits = {"slots": room.slots, "per_endpoint": room.per_endpoint}
+    lease_ = {"token": token, "now": now, "until": now + lease}
+    return [_claimed(row) for row in await conn.execute(_CLAIM, limits | lease_)]
+
+
+async def record(
+    conn: AsyncConnection, attempts: Sequence[Attempt], now: datetime
+) -> set[DeliveryKey]:
+    """Write attempts and what becomes of their deliveries; safe to repeat.
+
+    An endpoint that is gone is disabled, and what waits for it becomes dead letters.
+
+    Returns:
+        The deliveries whose attempt is recorded. Missing ones lost their lease meanwhile.
+    """
+    rows = as_json(_row(attempt) for attempt in attempts)
+    result = await conn.execute(_RECORD, {"rows": rows, "now": now})
+    recorded = {(row.event_id, row.endpoint_id) for row in result}
+    gone = {
+        attempt.claimed.endpoint_id: attempt.verdict.reason
+        for attempt in attempts
+        if isinstance(attempt.verdict, Gone) and attempt.claimed.key in recorded
+    }
+    if gone:
+        await disable(conn, gone, now)
+        await bury(conn, now)
+    return recorded
+
+
+async def disable(conn: AsyncConnection, reasons: Mapping[UUID, str], now: datetime) -> None:
+    """Disable endpoints, each for its reason; those that are disabled already stay as they are."""
+    rows = as_json({"id": str(id_), "reason": reason} for id_, reason in reasons.items())
+    await conn.execute(_DISABLE, {"rows": rows, "now": now})
+
+
+async def bury(conn: AsyncConnection, now: datetime) -> list[DeliveryKey]:
+    """Turn what waits for disabled endpoints into dead letters.
+
+    Recovery calls it too, for what was enqueued in the moment when its endpoint was disabled.
+    """
+    return [(row.event_id, row.endpoint_id) for row in await conn.execute(_BURY, {"now": now})]
+
+
+async def release_dead_leases(conn: AsyncConnection, now: datetime) -> list[DeliveryKey]:
+    """Free the deliveries of dispatchers that did not come back in time."""
+    return [(row.event_id, row.endpoint_id) for row in await conn.execute(_RELEASE, {"now": now})]
+
+
+async def dead_letters(conn: AsyncConnection, limit: int) -> list[DeadLetter]:
+    """Read what was given up, the latest first."""
+    rows = await conn.execute(_DEAD_LETTERS, {"limit": limit})
+    return [
+        DeadLetter(
+            row.event_id,
+            row.endpoint_id,
+            row.merchant_id,
+            row.type,
+            row.url,
+            row.attempts_made,
+            row.dead_reason,
+            row.ended_at,
+        )
+        for row in rows
+    ]
+
+
+async def depth(conn: AsyncConnection, now: datetime) -> Depth:
+    """Count what lies in the outbox; reads no delivered rows."""
+    row = (await conn.execute(_DEPTH, {"now": now})).one()
+    return Depth(row.pending, row.dead, row.oldest_due_at)
+
+
+def _claimed(row: Row[Any]) -> Claimed:
+    return Claimed(
+        event_id=row.event_id,
+        endpoint_id=row.endpoint_id,
+        lease_token=row.lease_token,
+        attempt=row.attempts_made + 1,
+        url=row.url,
+        sealed_secret=row.sealed_secret,
+        payload=row.payload,
+    )
+
+
+def _row(attempt: Attempt) -> dict[str, object]:
+    claimed, answer = attempt.claimed, attempt.answer
+    return {
+        "event_id": str(claimed.event_id),
+        "endpoint_id": str(claimed.endpoint_id),
+        "lease_token": str(claimed.lease_token),
+        "number": claimed.attempt,
+        "started_at": attempt.started_at.isoformat(),
+        "duration_ms": round(answer.duration_s * 1000),
+        "status_code": answer.status,
+        "error": answer.error,
+        "answer": hexed(answer.excerpt),
+        **_becomes(attempt.verdict),
+    }
+
+
+def _becomes(verdict: Verdict) -> dict[str, object]:
+    match verdict:
+        case Delivered():
+            return {"state": "delivered"}
+        case Retry(at=at):
+            return {"state": "pending", "due_at": at.isoformat()}
+        case Dead(reason=reason) | Gone(reason=reason):
+            return {"state": "dead", "dead_reason": reason}
