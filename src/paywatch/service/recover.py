@@ -5,21 +5,24 @@ session that is paid between recovery's look and its write stays paid.
 """
 
 import asyncio
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from itertools import accumulate
 from random import Random
 from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
+from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.domain import events as domain_events
 from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, SessionStatus
-from paywatch.domain.ledger import Credit
-from paywatch.domain.settlement import Settlement, Transition, decide
+from paywatch.domain.ledger import Batch, Credit, LedgerRecord
+from paywatch.domain.settlement import Settlement, Transition
 from paywatch.errors import HorizonError
 from paywatch.service.backfill import PageSource
 from paywatch.service.settle import Order, Settler
@@ -44,10 +47,11 @@ class RecoveryReport:
     settled: int  # credits found on Horizon that had been missed
     returned: int  # sessions back from `processing` to `pending`
     proven: int  # paid sessions whose missing payment was found
-    unproven: int  # paid sessions without a payment, on Horizon neither: alarm
+    unproven: int  # paid sessions without enough credits, on Horizon neither: alarm
     marked: int  # sessions with enough credits, marked paid or told of now
     expired: int
     released: int  # deliveries freed from a dead dispatcher's lease
+    buried: int  # deliveries to endpoints that are gone, given up
     unsearched: tuple[str, ...]  # accounts that Horizon could not be asked about
     violations: tuple[Violation, ...]
 
@@ -119,6 +123,7 @@ class Recovery:
             marked=await self._repair_unmarked(since),
             expired=await self.expire_overdue(),
             released=await self._release_leases(),
+            buried=await self._bury_undeliverable(),
             unsearched=tuple(sorted(stuck.failed | searched.failed)),
             violations=await self.check_invariants(since),
         )
@@ -135,7 +140,7 @@ class Recovery:
                 await quarantine.count(conn),
             )
 
-        found, quarantined = await self._transaction(check)
+        found, quarantined = await self._transaction(check, "REPEATABLE READ")
         self.metrics.invariant_violations.set(len(found))
         self.metrics.invariants_checked_at.set(now.timestamp())
         self.metrics.quarantine.set(quarantined)
@@ -169,9 +174,11 @@ class Recovery:
     async def _repair_stuck(self, now: datetime) -> tuple[_Search, int]:
         """Look for announced payments that were never seen; without a trace, back to pending."""
         before = now - timedelta(seconds=self.timing.processing_s)
-        stuck = await self._transaction(lambda conn: recovery.find_stuck(conn, before))
+        stuck = await self._transaction(
+            lambda conn: recovery.find_stuck(conn, before), "REPEATABLE READ"
+        )
         search = await self._search(stuck)
-        untraced = [s.session_id for s in stuck if s.account not in search.failed]
+        untraced = _searched(stuck, search)
 
         async def give_up(conn: AsyncConnection) -> set[UUID]:
             returned = await recovery.back_to_pending(conn, untraced, before, now)
@@ -187,12 +194,16 @@ class Recovery:
 
     async def _repair_unproven(self, since: datetime) -> tuple[_Search, int, int]:
         """Look for the credits of paid sessions that have none; without a trace, alarm."""
-        unproven = await self._transaction(lambda conn: recovery.find_unproven(conn, since))
-        search = await self._search(unproven, frozenset(m.session_id for m in unproven))
-        if not unproven:
+        unproven = await self._transaction(
+            lambda conn: recovery.find_unproven(conn, since), "REPEATABLE READ"
+        )
+        search = await self._search(unproven, frozenset(m.session.id for m in unproven))
+        ids = _searched(unproven, search)
+        if not ids:
             return search, 0, 0
-        ids = [missing.session_id for missing in unproven]
-        left = await self._transaction(lambda conn: sessions.paid_without_credit(conn, ids))
+        left = await self._transaction(
+            lambda conn: recovery.still_unproven(conn, ids), "REPEATABLE READ"
+        )
         for session_id in sorted(set(ids) - left):
             log.warning("repaired", repair="missing_payment", session_id=str(session_id))
         for session_id in sorted(left):
@@ -229,9 +240,22 @@ class Recovery:
 
     async def _release_leases(self) -> int:
         now = self.clock()
-        freed = await self._transaction(lambda conn: outbox.release_dead_leases(conn, now))
+        freed = await self._transaction(
+            lambda conn: outbox.release_dead_leases(conn, now), "READ COMMITTED"
+        )
+        for event_id, _ in freed:
+            log.warning("repaired", repair="lease", event_id=str(event_id))
         self._count("lease", len(freed))
         return len(freed)
+
+    async def _bury_undeliverable(self) -> int:
+        """Give up what was enqueued in the moment when its endpoint was disabled."""
+        now = self.clock()
+        buried = await self._transaction(lambda conn: outbox.bury(conn, now), "READ COMMITTED")
+        for event_id, _ in buried:
+            log.warning("repaired", repair="undeliverable", event_id=str(event_id))
+        self._count("undeliverable", len(buried))
+        return len(buried)
 
     async def _search(
         self, missing: Sequence[Missing], unproven: frozenset[UUID] = frozenset()
@@ -239,7 +263,7 @@ class Recovery:
         """Settle what Horizon has of these sessions' accounts, from their opening on."""
         wanted: dict[str, list[Missing]] = defaultdict(list)
         for session in missing:
-            wanted[session.account].append(session)
+            wanted[session.session.account].append(session)
         settled, failed = 0, set()
         for account, of_account in sorted(wanted.items()):
             try:
@@ -252,22 +276,43 @@ class Recovery:
     async def _search_account(
         self, account: str, wanted: Sequence[Missing], unproven: frozenset[UUID]
     ) -> int:
-        """Page through an account from the first session's opening to the last one's deadline."""
-        position = min(session.opened_position for session in wanted)
-        deadline = max(session.expires_at for session in wanted)
-        settled = 0
+        """Settle what names these sessions, all at once: half a proof would be a duplicate."""
+        evidence = await self._read_evidence(account, wanted)
+        if not evidence.records:
+            return 0
+        order = Order(evidence, by=f"{BY}:{account}", unproven=unproven)
+        return len((await self.settler.settle(order)).outcomes)
+
+    async def _read_evidence(self, account: str, wanted: Sequence[Missing]) -> Batch:
+        """Page through an account from the first session's opening to the last one's deadline.
+
+        What names none of these sessions is the stream's business, and so is what cannot be read.
+
+        Raises:
+            HorizonError: Horizon cannot be read, or has more pages than one run may read.
+        """
+        after = position = min(missing.opened_position for missing in wanted)
+        deadline = max(missing.session.expires_at for missing in wanted)
+        records: list[LedgerRecord] = []
         for _ in range(LONGEST_SEARCH):
             batch = await self.source.page(account, position)
-            order = Order(batch, by=f"{BY}:{account}", unproven=unproven)
-            settled += len((await self.settler.settle(order)).outcomes)
+            records += _naming(wanted, batch.records)
             position = batch.upto
             if batch.read == 0 or (batch.closed_at is not None and batch.closed_at > deadline):
-                return settled
-        raise HorizonError(f"{account}: more than {LONGEST_SEARCH} pages since {position}")
+                return Batch(tuple(records), after, position, None, len(records))
+        raise HorizonError(
+            f"{account}: more than {LONGEST_SEARCH} pages from {after} on: run a backfill"
+        )
 
-    async def _transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _transaction(
+        self,
+        work: Callable[[AsyncConnection], Awaitable[T]],
+        isolation_level: IsolationLevel = "SERIALIZABLE",
+    ) -> T:
+        engine = self.engine.execution_options(isolation_level=isolation_level)
+
         async def once() -> T:
-            async with self.engine.begin() as conn:
+            async with engine.begin() as conn:
                 return await work(conn)
 
         return await persistently(once, rng=self.rng)
@@ -280,15 +325,29 @@ def _after(session: CheckoutSession, cause: Cause) -> SessionStatus:
     return TRANSITIONS[session.status][cause]
 
 
+def _searched(missing: Sequence[Missing], search: _Search) -> list[UUID]:
+    """The sessions that Horizon could be asked about."""
+    return [m.session.id for m in missing if m.session.account not in search.failed]
+
+
+def _naming(wanted: Sequence[Missing], records: Sequence[LedgerRecord]) -> list[LedgerRecord]:
+    """The records with a credit that names one of these sessions, as settlement will find it."""
+    names = {missing.session.muxed_id for missing in wanted} | {
+        missing.session.memo for missing in wanted
+    }
+    return [
+        record
+        for record in records
+        if any((c.memo if c.muxed_id is None else c.muxed_id) in names for c in record.credits)
+    ]
+
+
 def _marked(session: CheckoutSession, applied: Sequence[Credit]) -> Settlement:
-    """Decide a session again from its applied credits alone, as the settling should have."""
-    anew = decide(replace(session, status=SessionStatus.PENDING, received=0), applied)
-    received = sum(credit.amount for credit in applied)
-    was_paid = session.status is SessionStatus.PAID
+    """The session as its applied credits make it: paid by the one that reached its amount."""
+    totals = list(accumulate(credit.amount for credit in applied))
+    completed_by = applied[bisect_left(totals, session.amount)]
+    paid = replace(session, status=SessionStatus.PAID, received=totals[-1])
     cause = Cause.CREDITED_IN_FULL
-    transition = Transition(session.status, SessionStatus.PAID, cause, anew.completed_by)
-    return replace(
-        anew,
-        session=replace(anew.session, received=received),
-        transitions=() if was_paid else (transition,),
-    )
+    transition = Transition(session.status, SessionStatus.PAID, cause, completed_by)
+    was_paid = session.status is SessionStatus.PAID
+    return Settlement(paid, (), () if was_paid else (transition,), completed_by)

@@ -23,25 +23,35 @@ BATCH: Final = 500  # sessions that one run takes on; the next run takes the res
 class Missing:
     """A session whose credits must be looked for, and from where on."""
 
-    session_id: UUID
-    account: str
+    session: CheckoutSession
     opened_position: Position
-    expires_at: datetime
 
+
+# Each account has its turn: many sessions of one that cannot be repaired hold up no other's.
+_IN_TURN = f"""
+ ORDER BY row_number() OVER (PARTITION BY s.account ORDER BY s.opened_position), s.id
+ LIMIT {BATCH}"""
 
 _STUCK = text(
     f"""
-SELECT s.id, s.account, s.opened_position, s.expires_at FROM checkout_sessions s
- WHERE s.status = 'processing' AND s.announced_at < :before
- ORDER BY s.announced_at LIMIT {BATCH}"""
+SELECT {SESSION_COLUMNS}, s.opened_position FROM checkout_sessions s
+ WHERE s.status = 'processing' AND s.announced_at < :before{_IN_TURN}"""
 )
+
+_APPLIED_SUM = """
+(SELECT coalesce(sum(c.amount), 0) FROM credits c
+  WHERE c.session_id = s.id AND c.outcome = 'applied')"""
 
 _UNPROVEN = text(
     f"""
-SELECT s.id, s.account, s.opened_position, s.expires_at FROM checkout_sessions s
- WHERE s.status = 'paid' AND s.updated_at >= :since
-   AND NOT EXISTS (SELECT FROM credits c WHERE c.session_id = s.id AND c.outcome = 'applied')
- ORDER BY s.opened_position LIMIT {BATCH}"""
+SELECT {SESSION_COLUMNS}, s.opened_position FROM checkout_sessions s
+ WHERE s.status = 'paid' AND s.updated_at >= :since AND s.amount > {_APPLIED_SUM}{_IN_TURN}"""
+)
+
+_STILL_UNPROVEN = text(
+    f"""
+SELECT s.id FROM checkout_sessions s
+ WHERE s.id = ANY(:ids) AND s.status = 'paid' AND s.amount > {_APPLIED_SUM}"""
 )
 
 # Enough is applied, but it is not paid; or it is paid, and nobody was told.
@@ -51,8 +61,7 @@ SELECT {SESSION_COLUMNS} FROM checkout_sessions s
  WHERE s.id IN (
        SELECT c.session_id FROM credits c
         WHERE c.outcome = 'applied' AND c.recorded_at >= :since)
-   AND s.amount <= (SELECT coalesce(sum(c.amount), 0) FROM credits c
-                     WHERE c.session_id = s.id AND c.outcome = 'applied')
+   AND s.amount <= {_APPLIED_SUM}
    AND (s.status NOT IN ('paid', 'canceled')
         OR s.status = 'paid' AND NOT EXISTS (
            SELECT FROM events e WHERE e.subject = s.id AND e.type = 'checkout.session.paid'))
@@ -107,8 +116,13 @@ async def find_stuck(conn: AsyncConnection, before: datetime) -> list[Missing]:
 
 
 async def find_unproven(conn: AsyncConnection, since: datetime) -> list[Missing]:
-    """Find sessions that became paid since that moment without any applied credit."""
+    """Find sessions that became paid since that moment without enough applied credits."""
     return [_missing(row) for row in await conn.execute(_UNPROVEN, {"since": since})]
+
+
+async def still_unproven(conn: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these sessions are paid without enough applied credits."""
+    return {row.id for row in await conn.execute(_STILL_UNPROVEN, {"ids": list(ids)})}
 
 
 async def lock_unmarked(conn: AsyncConnection, since: datetime) -> list[CheckoutSession]:
@@ -154,7 +168,7 @@ async def log_transitions(
 
 
 def _missing(row: Row[Any]) -> Missing:
-    return Missing(row.id, row.account, Position(row.opened_position), row.expires_at)
+    return Missing(session_from(row), Position(row.opened_position))
 
 
 def _credit(row: Row[Any]) -> Credit:

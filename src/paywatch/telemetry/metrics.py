@@ -23,7 +23,15 @@ from paywatch.domain.settlement import Outcome
 
 STREAM_STATES = ("connecting", "catching_up", "live", "retrying", "stopped")
 ATTEMPT_RESULTS = ("delivered", "retry", "dead", "gone")
-REPAIRS = ("processing", "missing_payment", "unmarked_paid", "expired", "lease", "audit")
+REPAIRS = (
+    "processing",
+    "missing_payment",
+    "unmarked_paid",
+    "expired",
+    "lease",
+    "undeliverable",
+    "audit",
+)
 
 _FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ATTEMPT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
