@@ -187,7 +187,7 @@ class Dispatcher:
         if not made:
             return Dispatched()
 
-        async def transaction() -> set[outbox.DeliveryKey]:
+        async def transaction() -> set[outbox.LeaseKey]:
             async with self._engine.begin() as conn:
                 return await outbox.record(conn, made, self.clock())
 
@@ -202,10 +202,10 @@ class Dispatcher:
             recorded = await persistently(transaction, rng=self.rng)
         return self._report(made, recorded)
 
-    def _report(self, made: Sequence[Attempt], recorded: set[outbox.DeliveryKey]) -> Dispatched:
+    def _report(self, made: Sequence[Attempt], recorded: set[outbox.LeaseKey]) -> Dispatched:
         counts: Counter[str] = Counter()
         for attempt in made:
-            result = _result(attempt.verdict) if attempt.claimed.key in recorded else "lost"
+            result = _result(attempt.verdict) if attempt.claimed.lease in recorded else "lost"
             counts[result] += 1
             _log_attempt(attempt, result)
             if result != "lost":

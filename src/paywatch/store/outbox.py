@@ -16,6 +16,7 @@ from paywatch.domain.delivery import Answer, Dead, Delivered, Gone, Retry, Verdi
 from paywatch.store.rows import as_json, hexed
 
 DeliveryKey: TypeAlias = tuple[UUID, UUID]  # event id, endpoint id
+LeaseKey: TypeAlias = tuple[UUID, UUID, UUID]  # the same and the lease's token
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ class Claimed:
     payload: bytes
 
     @property
-    def key(self) -> DeliveryKey:
-        """What names the delivery."""
-        return self.event_id, self.endpoint_id
+    def lease(self) -> LeaseKey:
+        """What names this claim: a delivery may be claimed again, even by the same dispatcher."""
+        return self.event_id, self.endpoint_id, self.lease_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +144,16 @@ WITH made AS (
       FROM made
      WHERE d.event_id = made.event_id AND d.endpoint_id = made.endpoint_id
        AND d.lease_token = made.lease_token
-    RETURNING d.event_id, d.endpoint_id
+    RETURNING d.event_id, d.endpoint_id, made.lease_token
 ), logged AS (
     INSERT INTO attempts (event_id, endpoint_id, number, started_at, duration_ms, status_code,
                           error, answer)
     SELECT event_id, endpoint_id, number, started_at, duration_ms, status_code, error, answer
-      FROM made JOIN fenced USING (event_id, endpoint_id)
+      FROM made JOIN fenced USING (event_id, endpoint_id, lease_token)
 )
-SELECT event_id, endpoint_id FROM fenced
+SELECT event_id, endpoint_id, lease_token FROM fenced
 UNION ALL
-SELECT event_id, endpoint_id
+SELECT event_id, endpoint_id, lease_token
   FROM attempts JOIN made USING (event_id, endpoint_id, number, started_at)"""
 )
 
@@ -216,21 +217,21 @@ async def claim(
 
 async def record(
     conn: AsyncConnection, attempts: Sequence[Attempt], now: datetime
-) -> set[DeliveryKey]:
+) -> set[LeaseKey]:
     """Write attempts and what becomes of their deliveries; safe to repeat.
 
     An endpoint that is gone is disabled, and what waits for it becomes dead letters.
 
     Returns:
-        The deliveries whose attempt is recorded. Missing ones lost their lease meanwhile.
+        The leases whose attempt is recorded. Missing ones were lost meanwhile.
     """
     rows = as_json(_row(attempt) for attempt in attempts)
     result = await conn.execute(_RECORD, {"rows": rows, "now": now})
-    recorded = {(row.event_id, row.endpoint_id) for row in result}
+    recorded = {(row.event_id, row.endpoint_id, row.lease_token) for row in result}
     gone = {
         attempt.claimed.endpoint_id: attempt.verdict.reason
         for attempt in attempts
-        if isinstance(attempt.verdict, Gone) and attempt.claimed.key in recorded
+        if isinstance(attempt.verdict, Gone) and attempt.claimed.lease in recorded
     }
     if gone:
         await disable(conn, gone, now)

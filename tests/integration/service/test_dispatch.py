@@ -342,11 +342,29 @@ async def test_recording_again_after_an_unanswered_commit_changes_nothing(
     for _ in range(2):
         async with engine.begin() as conn:
             recorded = await outbox.record(conn, [made], START)
-        assert recorded == {(event_id, shop.endpoint_id)}
+        assert recorded == {(event_id, shop.endpoint_id, UUID(int=1))}
     assert len(await attempts(engine)) == 1
     async with engine.begin() as conn:
         stranger = replace(made, started_at=START + timedelta(seconds=1))
         assert await outbox.record(conn, [stranger], START) == set()
+
+
+async def test_of_two_attempts_at_one_delivery_only_that_of_the_living_lease_is_recorded(
+    engine: AsyncEngine, shop: Told, clock: Clock
+) -> None:
+    """A dispatcher that could not record for longer than a lease claims its own again."""
+    await enqueue(engine, shop, START)
+    dispatch = dispatcher(engine, answering(Answer(status=500), OK), clock)
+    made = []
+    for number in (1, 2):
+        async with engine.begin() as conn:
+            token, lease = UUID(int=number), timedelta(seconds=60)
+            [claimed] = await outbox.claim(conn, outbox.Room(10, 10), token, clock.now, lease)
+        made.append(await dispatch._attempt(claimed))
+        clock.move(timedelta(seconds=60))
+    assert await dispatch._record(made) == Dispatched(delivered=1, lost=1)
+    [attempt] = await attempts(engine)
+    assert attempt["status_code"] == 200
 
 
 async def test_an_answer_that_cannot_be_stored_does_not_cost_the_verdict(
