@@ -65,6 +65,21 @@ class Root:
                 "change PAYWATCH_HORIZON_URL or PAYWATCH_NETWORK_PASSPHRASE"
             )
 
+    def require_continuation_of(self, earlier: "Root") -> None:
+        """Refuse a history that is not the one of an earlier root.
+
+        An instance that lags is behind in ledgers and in time. Fewer ledgers at a later time are
+        another history, however near its tip is to the cursor.
+
+        Raises:
+            NetworkReset: the ledgers began again.
+        """
+        if self.latest < earlier.latest and self.closed_at > earlier.closed_at:
+            raise NetworkReset(
+                f"Horizon's latest ledger is {self.latest}, and it was {earlier.latest} before: "
+                "the network began again"
+            )
+
     def require_history(self, after: Position) -> None:
         """Refuse a cursor that this instance cannot continue from.
 

@@ -50,7 +50,7 @@ class Recovery:
         if error.reason == NOT_FOUND:
             # No stream for an account without history: its first payment is found by polling.
             wait_s = min(wait_s, self._timing.reconcile_s)
-        log = _log.debug if error.reason == CLOSED else _log.warning
+        log = _log.debug if error.reason in {CLOSED, NOT_FOUND} else _log.warning
         log(
             "horizon_reconnect",
             account=self._account,

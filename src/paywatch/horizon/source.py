@@ -64,6 +64,7 @@ class HorizonSource:
         self._root: Root | None = None
         self._root_read_at = 0.0  # the event loop's clock
         self._root_lock = asyncio.Lock()
+        self._highest: Root | None = None
 
     async def __aenter__(self) -> Self:
         """Use as a context manager to close the connections."""
@@ -104,13 +105,20 @@ class HorizonSource:
         Raises:
             WrongNetwork: naming both.
         """
-        (await self.root()).require_network(self._passphrase)
+        await self._checked_root()
+
+    async def _checked_root(self) -> Root:
+        root = await self.root()
+        root.require_network(self._passphrase)
+        if self._highest is not None:
+            root.require_continuation_of(self._highest)
+        if self._highest is None or root.latest > self._highest.latest:
+            self._highest = root
+        return root
 
     async def tip(self) -> Position:
         """Give the start of a new account: after everything that is on the ledger already."""
-        root = await self.root()
-        root.require_network(self._passphrase)
-        return root.tip
+        return (await self._checked_root()).tip
 
     async def page(self, account: str, after: Position) -> Batch:
         """Read one page of at most 200 operations.
@@ -124,8 +132,7 @@ class HorizonSource:
     async def read_page(self, account: str, after: Position) -> Page:
         """Read one page unparsed; raises as `page`."""
         # The order matters: what is not on the page may be claimed only up to a tip read before.
-        root = await self.root()
-        root.require_network(self._passphrase)
+        root = await self._checked_root()
         root.require_history(after)
         query = self._payments(account, after)
         try:
@@ -180,7 +187,7 @@ class HorizonSource:
             HorizonUnavailable: a ledger cannot be read.
             HistoryGap: the moment is before the oldest ledger kept.
         """
-        root = await self.root()
+        root = await self._checked_root()
         if root.closed_at < moment:
             return root.tip
         low, high = root.elder, root.latest  # the first ledger not before `moment` is in here

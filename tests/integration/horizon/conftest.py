@@ -3,23 +3,26 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from types import EllipsisType
 
 import pytest
 
 from paywatch.horizon.timing import Timing
 
+# Quick where a test waits for us to act, patient where a busy machine makes us slow.
 FAST = Timing(
-    connect_s=2.0,
-    get_s=0.3,
-    first_event_s=0.3,
-    silence_s=0.3,
+    connect_s=10.0,
+    get_s=10.0,
+    first_event_s=10.0,
+    silence_s=10.0,
     reconcile_s=0.1,
     root_age_s=0.0,
     backoff_base_s=0.002,
     backoff_cap_s=0.02,
     retry_after_cap_s=0.01,
 )
+HASTY = replace(FAST, get_s=0.3, first_event_s=0.3, silence_s=0.3)  # for what hangs
 
 
 Piece = bytes | EllipsisType | None
@@ -91,3 +94,8 @@ def raw_server() -> Serve:
 @pytest.fixture
 def fast() -> Timing:
     return FAST
+
+
+@pytest.fixture
+def hasty() -> Timing:
+    return HASTY

@@ -107,9 +107,10 @@ async def test_get_reads_an_object_and_drops_its_links(raw_server: Any, fast: Ti
     ],
 )  # fmt: skip
 async def test_get_says_why_not(
-    raw_server: Any, fast: Timing, pieces: list[Any], reason: str
+    raw_server: Any, fast: Timing, hasty: Timing, pieces: list[Any], reason: str
 ) -> None:
-    assert (await get_failure(raw_server, fast, *pieces)).reason == reason
+    timing = hasty if reason == "timeout" else fast
+    assert (await get_failure(raw_server, timing, *pieces)).reason == reason
 
 
 async def test_a_body_is_capped_as_it_is_read_and_after_decompression(
@@ -173,7 +174,7 @@ async def test_a_stream_ends_with_a_goodbye(raw_server: Any, fast: Timing) -> No
 
 
 @pytest.mark.parametrize(
-    ("pieces", "found", "reason"),
+    "case",
     [
         (stream(HELLO, record(1)), [1], "cut"),
         (stream(HELLO, record(1), record(2)[:-1]), [1], "cut"),
@@ -196,9 +197,11 @@ async def test_a_stream_ends_with_a_goodbye(raw_server: Any, fast: Timing) -> No
     ],
 )  # fmt: skip
 async def test_a_stream_says_why_it_ended(
-    raw_server: Any, fast: Timing, pieces: list[Any], found: list[int], reason: str
+    raw_server: Any, fast: Timing, hasty: Timing, case: tuple[list[Any], list[int], str]
 ) -> None:
-    records, error = await read_stream(raw_server, fast, *pieces)
+    pieces, found, reason = case
+    timing = hasty if reason == "timeout" else fast
+    records, error = await read_stream(raw_server, timing, *pieces)
     assert records == found
     assert error is not None
     assert error.reason == reason

@@ -2,7 +2,7 @@
 
 import json
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,14 @@ def test_history_must_reach_from_the_cursor_to_the_tip() -> None:
     Root("net", 5000, CLOSED_AT, 2).require_history(Position(0))  # ledger 1 holds nothing
     with pytest.raises(WrongNetwork, match="other"):
         ROOT.require_network("other")
+
+
+def test_fewer_ledgers_at_a_later_time_are_another_history() -> None:
+    later, sooner = CLOSED_AT + timedelta(seconds=1), CLOSED_AT - timedelta(seconds=1)
+    Root("net", 4999, sooner, 1).require_continuation_of(ROOT)  # lags
+    Root("net", 5001, later, 1).require_continuation_of(ROOT)
+    with pytest.raises(NetworkReset, match="4999"):
+        Root("net", 4999, later, 1).require_continuation_of(ROOT)
 
 
 def at(ledger: int, **fields: Any) -> dict[str, Any]:
