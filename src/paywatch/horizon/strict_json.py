@@ -51,8 +51,8 @@ def _is_too_deep(document: Any) -> bool:
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list  # isinstance takes four times as long
         ]
         if not level:
             return False
