@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from paywatch import config
-from paywatch.cli.failures import failure_of
+from paywatch.cli.failures import FAILURE, failure_of
 from paywatch.cli.output import error_console, visible
 from paywatch.config import Settings
 from paywatch.telemetry import configure_logging
@@ -36,6 +36,9 @@ class HonestGroup(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
             raise
+        except asyncio.CancelledError:
+            # The second signal. What was left undone is done again after the next start.
+            raise typer.Exit(FAILURE) from None
         except Exception as error:  # noqa: BLE001 - the last line of defence of a command
             failure = failure_of(error)
             for sentence in failure.sentences:

@@ -27,6 +27,7 @@ from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import generate_secret, sign
 
 DISPATCH_ALLOWANCE = timedelta(minutes=2)  # a round is a claim: seconds, even on a slow database
+LEASE = timedelta(seconds=30)  # twice an attempt's deadline; what a killed dispatcher holds up
 
 
 def wall_clock() -> datetime:
@@ -109,6 +110,7 @@ class House:
         limits = dispatch.Limits(
             in_flight=self.settings.dispatch_in_flight,
             per_endpoint=self.settings.dispatch_per_endpoint,
+            lease=LEASE,
         )
         self.progress.watch("dispatch", DISPATCH_ALLOWANCE, self.clock())
         return Dispatcher(

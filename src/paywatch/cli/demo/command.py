@@ -18,7 +18,7 @@ from paywatch.config import CONFIG_VARIABLE
 from paywatch.telemetry import configure_logging
 
 ONCE_INTERVAL_S: Final = 1.0  # between ledgers
-INTERVAL_S: Final = 3.0
+INTERVAL_S: Final = 2.0
 
 
 def demo(

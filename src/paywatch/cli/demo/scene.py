@@ -10,8 +10,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from stellar_sdk import Asset, Keypair
-
 from paywatch import config
 from paywatch.cli.running import open_house
 from paywatch.config import CONFIG_VARIABLE, Settings
@@ -19,7 +17,7 @@ from paywatch.errors import ConfigError
 from paywatch.sim.ledger import Settings as LedgerSettings
 from paywatch.sim.merchant import Merchant
 from paywatch.sim.network import NetworkSettings, SimNetwork
-from paywatch.sim.wallet import NATIVE, seed_of
+from paywatch.sim.wallet import NATIVE, asset_of
 from paywatch.web import listen_on, url_of
 from paywatch.webhooks.sealing import generate_key
 from paywatch.wiring import House, open_embedded
@@ -29,7 +27,7 @@ USUAL_PORT: Final = 8480
 
 # Known before the network is: a network that goes on from its journal needs its rates at once.
 ISSUER: Final = "issuer"
-USD: Final = Asset("USD", Keypair.from_raw_ed25519_seed(seed_of(ISSUER)).public_key)
+USD: Final = asset_of("USD", ISSUER)
 USD_PER_LUMEN: Final = Fraction(1, 8)
 
 
