@@ -24,6 +24,7 @@ from stellar_sdk import (
 )
 
 from paywatch.domain.ledger import format_stroops
+from paywatch.sim.contracts import Transfer
 from paywatch.sim.details import (
     Details,
     amount,
@@ -175,20 +176,20 @@ def _invoke(
     transfer = outcome.transfer
     if transfer is None:
         return
-    moved = {**asset_fields(transfer.asset), "amount": format_stroops(transfer.amount)}
     if transfer.sender is not None:
-        yield _party("debited", transfer.sender, None, source, moved)
+        yield _party("debited", transfer.sender, None, source, transfer)
     if transfer.receiver is not None:
-        yield _party("credited", transfer.receiver, transfer.muxed_id, source, moved)
+        yield _party("credited", transfer.receiver, transfer.muxed_id, source, transfer)
 
 
 def _party(
-    verb: str, address: str, muxed_id: int | None, source: MuxedAccount, moved: Details
+    verb: str, address: str, muxed_id: int | None, source: MuxedAccount, transfer: Transfer
 ) -> Row:
+    asset, moved = asset_fields(transfer.asset), {"amount": format_stroops(transfer.amount)}
     if address.startswith("C"):
         # Horizon files a contract's effects under the operation's source.
-        return f"contract_{verb}", source, {**moved, "contract": address}
-    return f"account_{verb}", MuxedAccount(address, muxed_id), moved
+        return f"contract_{verb}", source, {**asset, "contract": address, **moved}
+    return f"account_{verb}", MuxedAccount(address, muxed_id), {**asset, **moved}
 
 
 _Write = Callable[[Any, MuxedAccount, Outcome, Sequence[Change]], Iterable[Row]]

@@ -239,6 +239,7 @@ def test_a_fee_bump_is_paid_by_its_own_source(town: Town) -> None:
     pair = result.result.inner_result_pair
     assert pair is not None
     assert pair.transaction_hash.hash == inner.hash()
+    assert (result.fee_charged.int64, pair.result.fee_charged.int64) == (200, 0)
     assert result_codes(result) == {
         "transaction": "tx_fee_bump_inner_success",
         "inner_transaction": "tx_success",
