@@ -112,9 +112,11 @@ WITH RECURSIVE waiting AS (
             LIMIT greatest(0, :per_endpoint - coalesce(b.in_flight, 0))) due
      ORDER BY due.place, due.due_at LIMIT :slots
 ), locked AS (
-    SELECT d.event_id, d.endpoint_id FROM deliveries d JOIN chosen USING (event_id, endpoint_id)
-     WHERE d.state = 'pending' AND (d.lease_token IS NULL OR d.lease_until <= :now)
-       FOR UPDATE OF d SKIP LOCKED
+    SELECT free.* FROM chosen c CROSS JOIN LATERAL (
+           SELECT d.event_id, d.endpoint_id FROM deliveries d
+            WHERE d.event_id = c.event_id AND d.endpoint_id = c.endpoint_id
+              AND d.state = 'pending' AND (d.lease_token IS NULL OR d.lease_until <= :now)
+              FOR UPDATE SKIP LOCKED) free
 ), leased AS (
     UPDATE deliveries d SET lease_token = :token, lease_until = :until FROM locked
      WHERE d.event_id = locked.event_id AND d.endpoint_id = locked.endpoint_id

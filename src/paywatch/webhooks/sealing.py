@@ -5,7 +5,6 @@ endpoint id are authenticated, so a row copied to another endpoint does not open
 """
 
 import base64
-import binascii
 import secrets
 from collections.abc import Callable
 from uuid import UUID
@@ -13,7 +12,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from paywatch.errors import ConfigError, SealError
+from paywatch.errors import SealError
 
 SETTING = "PAYWATCH_SECRET_KEY"
 _KEY_BYTES = 32
@@ -27,28 +26,11 @@ def generate_key(token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> s
     return base64.b64encode(token_bytes(_KEY_BYTES)).decode("ascii")
 
 
-def parse_key(text: str) -> bytes:
-    """The 32 bytes of `PAYWATCH_SECRET_KEY`.
-
-    Raises:
-        ConfigError: not base64 of 32 bytes. The value is not repeated.
-    """
-    try:
-        key = base64.b64decode(text.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != _KEY_BYTES:
-        problem = f"must be base64 of {_KEY_BYTES} bytes"
-        remedy = f"make one with: openssl rand -base64 {_KEY_BYTES}"
-        raise ConfigError([f"{SETTING}: {problem}; {remedy}"])
-    return key
-
-
 class Vault:
     """Seals and opens webhook secrets with one key. Its repr shows no key.
 
     Args:
-        key: 32 bytes, from `parse_key`.
+        key: 32 bytes; `PAYWATCH_SECRET_KEY` decoded.
         token_bytes: the source of nonces; must never repeat under one key.
     """
 
