@@ -94,11 +94,8 @@ async def _backfill(
         watched = await _watched(house, accounts)
         upto = await wanted.upto(house)
         spans = [(one.account, await wanted.after(house, one)) for one in watched]
-        for _, after in spans:
-            if after > upto:
-                raise InvalidInput(
-                    "from", f"ledger {after.ledger} is after the last one to read, {upto.ledger}"
-                )
+        if any(after > upto for _, after in spans):
+            raise InvalidInput("from", f"is after the last ledger to read, {upto.ledger}")
         with ShownPages(house.source, spans, upto) as pages:
             return [
                 await house.backfill(pages).run_range(account, after, upto)

@@ -17,13 +17,10 @@ from paywatch.wiring import MAX_CAPTURE_BYTES, Explanation, explain_capture
 
 def explain(
     file: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="FILE|-",
             help="A record, a list, a page (JSON) or a captured event stream; - reads stdin.",
-            exists=True,
-            dir_okay=False,
-            allow_dash=True,
         ),
     ],
     *,
@@ -59,13 +56,16 @@ def explain(
         _show(explanation)
 
 
-def _read(file: Path) -> bytes:
+def _read(file: str) -> bytes:
     """Read at most one byte more than is explained."""
-    if str(file) == "-":
-        raw = sys.stdin.buffer.read(MAX_CAPTURE_BYTES + 1)
-    else:
-        with file.open("rb") as stream:
-            raw = stream.read(MAX_CAPTURE_BYTES + 1)
+    try:
+        if file == "-":
+            raw = sys.stdin.buffer.read(MAX_CAPTURE_BYTES + 1)
+        else:
+            with Path(file).open("rb") as stream:
+                raw = stream.read(MAX_CAPTURE_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput("file", f"{file} cannot be read: {error.strerror}") from error
     if len(raw) > MAX_CAPTURE_BYTES:
         raise RecordError(
             f"{file}: more than {MAX_CAPTURE_BYTES >> 20} MiB; split it and explain the parts"

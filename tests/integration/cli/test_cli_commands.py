@@ -1,0 +1,415 @@
+"""Every command against a real database and a simulated network: documents and exit codes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psycopg
+import pytest
+from stellar_sdk import IdMemo, Keypair
+
+from paywatch.store.migrate import head_revision
+from support.commands import answer, command
+from support.site import USD, Document, Site, open_site
+
+STRANGER = Keypair.from_raw_ed25519_seed(bytes(32)).public_key
+NOBODY = "00000000-0000-7000-8000-000000000000"
+USD_ASSET = f"{USD.code}:{USD.issuer}"
+
+
+@pytest.fixture
+async def site(database_url: str) -> AsyncIterator[Site]:
+    async with open_site(database_url, close_every_s=0.05) as site:
+        yield site
+
+
+async def register(site: Site) -> Document:
+    names = ("--name", "Shop", "--account", site.shop.account_id)
+    url = ("--webhook-url", f"{site.merchant.url}/hook")
+    made: Document = await answer(site.environ, "merchant", "create", *names, *url)
+    return made
+
+
+async def open_session(site: Site, *options: str, amount: str = "12.5") -> Document:
+    """A session of a shop that is registered if there is none yet."""
+    merchant_id = await _merchant_id(site) or (await register(site))["merchant_id"]
+    wanted = ("--merchant", merchant_id, "--amount", amount)
+    asset = () if "--asset" in options else ("--asset", "native")
+    made: Document = await answer(site.environ, "session", "create", *wanted, *asset, *options)
+    return made
+
+
+async def _merchant_id(site: Site) -> str | None:
+    rows = await query(site, "SELECT merchant_id FROM accounts")
+    return str(rows[0][0]) if rows else None
+
+
+async def query(site: Site, sql: str) -> list[tuple[Any, ...]]:
+    url = site.settings["PAYWATCH_DATABASE_URL"]
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
+        cursor = await conn.execute(sql)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def test_migrate_brings_an_empty_database_up_to_date(empty_database_url: str) -> None:
+    async with open_site(empty_database_url) as site:
+        before = await command(site.environ, "session", "list")
+        assert (before.code, before.out) == (1, "")
+        assert "run `paywatch migrate`" in before.err
+        first = await answer(site.environ, "migrate")
+        assert first == {"from": None, "to": head_revision(), "changed": True}
+        assert (await answer(site.environ, "migrate"))["changed"] is False
+        assert (await answer(site.environ, "session", "list")) == {"sessions": []}
+
+
+async def test_a_merchant_is_watched_from_the_tip_on_and_gets_a_secret_once(site: Site) -> None:
+    tip = site.network.ledger.latest.sequence
+    made = await register(site)
+    assert made["webhook_secret"].startswith("whsec_")
+    assert made["account"] == site.shop.account_id
+    assert made["webhook_url"] == f"{site.merchant.url}/hook"
+    assert tip <= made["start_ledger"] <= site.network.ledger.latest.sequence
+    assert made["start_position"] == str(made["start_ledger"] << 32 | 0xFFFFFFFF)
+    sealed = await query(site, "SELECT sealed_secret FROM endpoints")
+    assert made["webhook_secret"].encode() not in sealed[0][0]
+
+
+async def test_an_account_is_watched_for_one_merchant(site: Site) -> None:
+    await register(site)
+    again = await command(
+        site.environ, "merchant", "create", "--name", "B", "--account", site.shop.account_id
+    )
+    assert again.code == 2
+    assert "account: is watched for a merchant already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("account", "says"),
+    [
+        (Keypair.from_raw_ed25519_seed(bytes(32)).secret, "secret seed"),
+        ("G123", "must be a Stellar G… address"),
+    ],
+)
+async def test_a_bad_account_is_a_usage_error_that_does_not_repeat_a_seed(
+    site: Site, account: str, says: str
+) -> None:
+    ended = await command(site.environ, "merchant", "create", "--name", "B", "--account", account)
+    assert (ended.code, ended.out) == (2, "")
+    assert says in ended.err
+    assert not account.startswith("S") or account not in ended.err
+
+
+async def test_a_webhook_may_not_go_inside_unless_a_setting_allows_it(site: Site) -> None:
+    ended = await command(
+        site.having(allow_private_webhooks="false").environ,
+        *("merchant", "create", "--name", "B", "--account", site.shop.account_id),
+        *("--webhook-url", "https://127.0.0.1/hook"),
+    )
+    assert ended.code == 2
+    assert "PAYWATCH_ALLOW_PRIVATE_WEBHOOKS" in ended.err
+
+
+async def test_a_session_says_how_it_is_paid(site: Site) -> None:
+    made = await open_session(site, "--reference", "order-7", "--expires-in", "90s")
+    assert made["status"] == "pending"
+    assert made["account"] == site.shop.account_id
+    assert made["muxed_account"].startswith("M")
+    assert (made["memo_type"], made["amount"], made["asset"]) == ("id", "12.5000000", "native")
+    assert made["reference"] == "order-7"
+    assert made["expires_at"].endswith("Z")
+    assert made["payment_uri"].startswith("web+stellar:pay?destination=G")
+    assert f"memo={made['memo']}" in made["payment_uri"]
+    wanted = {"id", "status", "account", "muxed_account", "memo_type", "memo", "amount", "asset"}
+    assert wanted | {"expires_at", "payment_uri"} <= set(made)
+
+
+async def test_a_session_may_have_a_memo_of_the_merchants_own(site: Site) -> None:
+    text = await open_session(site, "--memo-type", "text", "--memo", "order 8")
+    assert (text["memo_type"], text["memo"]) == ("text", "order 8")
+    hashed = await open_session(site, "--memo-type", "hash")
+    assert len(bytes.fromhex(hashed["memo"])) == 32
+    again = await command(
+        site.environ, "session", "create", "--merchant", text["merchant_id"],
+        "--amount", "1", "--asset", "native", "--memo-type", "text", "--memo", "order 8",
+    )  # fmt: skip
+    assert again.code == 2
+    assert "memo: another session on this account has it" in again.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (("--amount", "1e3"), 2, "amount: must be a decimal number"),
+        (("--amount", "0"), 2, "amount: must be above 0"),
+        (("--asset", "XLM"), 2, "asset: must be `native` or CODE:ISSUER"),
+        (("--expires-in", "soon"), 2, "expires_in: must be a number and its unit"),
+        (("--memo-type", "return"), 2, "memo_type: must be id, text or hash"),
+        (("--memo", "x"), 2, "memo: an id memo must be a decimal number"),
+        (("--merchant", "x"), 2, "merchant: must be an id"),
+        (("--merchant", NOBODY), 1, f"there is no merchant {NOBODY}"),
+    ],
+)
+async def test_a_bad_session_is_told_in_a_sentence(
+    site: Site, options: tuple[str, str], code: int, says: str
+) -> None:
+    values = {"--merchant": NOBODY, "--amount": "1", "--asset": "native"} | dict([options])
+    ended = await command(
+        site.environ, "session", "create", *(part for pair in values.items() for part in pair)
+    )
+    assert (ended.code, ended.out) == (code, "")
+    assert says in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_sessions_are_listed_by_status(site: Site) -> None:
+    first, second = await open_session(site), await open_session(site)
+    listed = await answer(site.environ, "session", "list", "--status", "pending")
+    assert [one["id"] for one in listed["sessions"]] == [second["id"], first["id"]]
+    assert await answer(site.environ, "session", "list", "--status", "paid") == {"sessions": []}
+    assert (await command(site.environ, "session", "list", "--status", "lost")).code == 2
+    for_people = await command(site.environ, "session", "list")
+    assert first["id"] in for_people.out
+
+
+async def test_an_unknown_session_is_a_failure(site: Site) -> None:
+    ended = await command(site.environ, "session", "show", NOBODY, "--json")
+    assert (ended.code, ended.out) == (1, "")
+    assert f"there is no session {NOBODY}" in ended.err
+
+
+async def test_backfill_settles_what_nobody_listened_to(site: Site) -> None:
+    session = await open_session(site, "--asset", USD_ASSET)
+    (tx,) = await site.pay(site.path_payment(session))
+    first = await answer(site.environ, "backfill", "--account", site.shop.account_id)
+    assert first["found"] == 1
+    assert first["backfills"][0]["account"] == site.shop.account_id
+    shown = await answer(site.environ, "session", "show", session["id"])
+    assert (shown["status"], shown["received"]) == ("paid", "12.5000000")
+    assert [payment["tx_hash"] for payment in shown["payments"]] == [tx.hash]
+    assert [credit["outcome"] for credit in shown["credits"]] == ["applied"]
+    assert [event["type"] for event in shown["events"]] == ["checkout.session.paid"]
+    assert (await answer(site.environ, "backfill"))["found"] == 0
+    for_people = await command(site.environ, "session", "show", session["id"])
+    assert tx.hash in for_people.out
+
+
+async def test_backfill_keeps_to_its_range(site: Site) -> None:
+    session = await open_session(site)
+    (tx,) = await site.pay(site.payment(session))
+    before = await answer(site.environ, "backfill", "--from", "2", "--to", str(tx.ledger - 1))
+    after = await answer(site.environ, "backfill", "--from", str(tx.ledger + 1))
+    assert [before["found"], after["found"]] == [1, 0]  # the shop's own funding
+    exactly = await answer(
+        site.environ, "backfill", "--from", str(tx.ledger), "--to", str(tx.ledger)
+    )
+    assert exactly["found"] == 1
+
+
+async def test_backfill_takes_a_time(site: Site) -> None:
+    session = await open_session(site)
+    (tx,) = await site.pay(site.payment(session))
+    started_at = site.network.ledger.history.ledgers[0].closed_at
+    nothing = await answer(site.environ, "backfill", "--from", "1", "--to", f"{started_at}")
+    later = await answer(site.environ, "backfill", "--from", f"{tx.closed_at + timedelta(hours=1)}")
+    all_of_it = await answer(site.environ, "backfill", "--from", f"{started_at}")
+    assert [nothing["found"], later["found"], all_of_it["found"]] == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (("--account", STRANGER), 1, "is not watched"),
+        (("--from", "yesterday"), 2, "from: must be a ledger's number or a time"),
+        (("--from", "900000"), 2, "from: is after the last ledger to read"),
+    ],
+)
+async def test_a_bad_backfill_is_told_in_a_sentence(
+    site: Site, options: tuple[str, str], code: int, says: str
+) -> None:
+    await register(site)
+    ended = await command(site.environ, "backfill", *options)
+    assert ended.code == code, ended.err
+    assert says in ended.err
+
+
+async def test_recover_finds_an_announced_payment(site: Site) -> None:
+    session = await open_session(site)
+    await site.pay(site.payment(session))
+    await query(
+        site,
+        "UPDATE checkout_sessions SET status = 'processing',"
+        " announced_at = now() - interval '1 hour'",
+    )
+    report = await answer(site.environ, "recover")
+    assert (report["settled"], report["returned"], report["healthy"]) == (1, 0, True)
+    shown = await answer(site.environ, "session", "show", session["id"])
+    assert shown["status"] == "paid"
+
+
+async def test_audit_tells_a_broken_invariant_and_fails(site: Site) -> None:
+    healthy = await answer(site.environ, "audit")
+    assert healthy["healthy"]
+    assert healthy["violations"] == []
+    session = await open_session(site)
+    await query(site, "UPDATE checkout_sessions SET received = 5")
+    ended = await command(site.environ, "audit", "--json")
+    assert ended.code == 1
+    assert ended.document["healthy"] is False
+    assert session["id"] in {v["subject"] for v in ended.document["violations"]}
+    for_people = await command(site.environ, "audit")
+    assert for_people.code == 1
+    assert "received_is_the_sum_of_applied_credits" in for_people.out
+
+
+async def capture(site: Site, directory: Path) -> Path:
+    """The shop's payments, as anyone could save them."""
+    path = directory / "page.json"
+    url = f"{site.network.url}/accounts/{site.shop.account_id}/payments"
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(url, params={"join": "transactions", "limit": "200"}) as response,
+    ):
+        await asyncio.to_thread(path.write_bytes, await response.read())
+    return path
+
+
+async def explained(site: Site, path: Path, *options: str) -> list[dict[str, Any]]:
+    document = await answer(site.environ, "explain", str(path), *options)
+    assert document["database"] == {"consulted": True, "why_not": None}
+    return [credit for record in document["records"] for credit in record["credits"]]
+
+
+async def test_explain_says_what_would_be_done_and_does_nothing(site: Site, tmp_path: Path) -> None:
+    session = await open_session(site)
+    late = await open_session(site, "--expires-in", "1s")
+    await query(
+        site,
+        "UPDATE checkout_sessions SET created_at = created_at - interval '1 day',"
+        f" expires_at = expires_at - interval '1 hour' WHERE id = '{late['id']}'",
+    )
+    shop = site.shop.account_id
+    await site.pay(site.payment(session, "4"))
+    await site.pay(site.payment(session, "8.5"))
+    await site.pay(site.payment(session, "1"))
+    await site.pay(site.payment(late))
+    await site.pay(site.customer.pay(shop, "2", memo=IdMemo(7)))
+    await site.pay(site.customer.pay(shop, "3", USD, IdMemo(int(session["memo"]))))
+    path = await capture(site, tmp_path)
+    credits_ = (await explained(site, path, "--account", shop))[-6:]
+    assert [(c["does"], c["session_status"]) for c in credits_] == [
+        ("applied", "partially_paid"),
+        ("applied", "paid"),
+        ("held", "paid"),
+        ("held", "pending"),
+        ("held", None),
+        ("held", "paid"),
+    ]
+    reasons = [c["reason"].partition(":")[0] for c in credits_]
+    assert reasons[2:] == ["duplicate", "late", "unmatched", "wrong_asset"]
+    assert credits_[0]["session_id"] == session["id"]
+    assert await query(site, "SELECT count(*) FROM credits") == [(0,)]
+    await answer(site.environ, "backfill")
+    known = [c["does"] for c in await explained(site, path)]
+    assert known[-6:] == ["known"] * 6
+
+
+async def test_explain_knows_accounts_that_nobody_watches(site: Site, tmp_path: Path) -> None:
+    path = await capture(site, tmp_path)
+    credits_ = await explained(site, path)
+    assert {c["does"] for c in credits_} == {"ignored"}
+
+
+async def wrong_of(site: Site) -> dict[str, dict[str, str]]:
+    """What the doctor finds wrong, beside what is wrong with every test's cluster."""
+    ended = await command(site.environ, "doctor", "--json")
+    assert ended.code == 1
+    wrong = [f for f in ended.document["findings"] if not f["well"]]
+    assert "fsync is off" in wrong[0]["message"], "no test cuts the power, and the doctor says so"
+    assert all(f["remedy"] for f in wrong)
+    return {f["part"]: f for f in wrong[1:]}
+
+
+async def test_doctor_finds_everything_else_well(site: Site) -> None:
+    await open_session(site)
+    assert await wrong_of(site) == {}
+    ended = await command(site.environ, "doctor", "--json")
+    assert {finding["part"] for finding in ended.document["findings"]} == {
+        "settings", "database", "migrations", "webhooks", "secret key", "horizon", "clock",
+        "streams",
+    }  # fmt: skip
+
+
+async def test_doctor_tells_what_is_wrong_and_what_to_do(site: Site) -> None:
+    await register(site)
+    await query(site, "UPDATE endpoints SET disabled_at = now(), disabled_reason = '410 Gone'")
+    other_key = site.having(
+        secret_key="AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", network_passphrase="Another"
+    )
+    wrong = await wrong_of(other_key)
+    assert set(wrong) == {"webhooks", "secret key", "horizon"}
+    assert "410 Gone" in wrong["webhooks"]["message"]
+    assert "PAYWATCH_SECRET_KEY" in wrong["secret key"]["remedy"]
+    assert "PAYWATCH_NETWORK_PASSPHRASE" in wrong["horizon"]["message"]
+
+
+async def test_doctor_compares_every_stream_with_the_history_kept(site: Site) -> None:
+    await register(site)
+    await site.network.wait_for_ledger(site.network.ledger.latest.sequence + 5)
+    site.network.horizon.view.keep_from(site.network.ledger.latest.sequence)
+    wrong = await wrong_of(site)
+    assert set(wrong) == {"streams"}
+    assert f"live:{site.shop.account_id}" in wrong["streams"]["message"]
+
+
+async def test_doctor_reports_every_setting_and_goes_on(empty_database_url: str) -> None:
+    async with open_site(empty_database_url) as site:
+        unmigrated = await command(site.environ, "doctor", "--json")
+        bad = site.having(http_port="x", horizon_url="ftp://x")
+        settings = await command(bad.environ, "doctor", "--json")
+        away = site.having(database_url="postgresql://u:hunter2@127.0.0.1:9/x")
+        unreachable = await command(away.environ, "doctor", "--json")
+    assert {f["part"]: f["well"] for f in unmigrated.document["findings"]}["migrations"] is False
+    messages = [f["message"] for f in settings.document["findings"]]
+    assert any("PAYWATCH_HTTP_PORT" in message for message in messages)
+    assert any("PAYWATCH_HORIZON_URL" in message for message in messages)
+    parts = {f["part"]: f["well"] for f in unreachable.document["findings"]}
+    assert parts["database"] is False
+    assert parts["horizon"] is True
+    assert "hunter2" not in unreachable.out + unreachable.err
+    assert [unmigrated.code, settings.code, unreachable.code] == [1, 1, 1]
+
+
+async def test_a_database_that_is_away_is_a_sentence_without_its_password(site: Site) -> None:
+    away = site.having(database_url="postgresql://u:hunter2@127.0.0.1:9/x")
+    ended = await command(away.environ, "session", "list", "--json")
+    assert (ended.code, ended.out) == (1, "")
+    assert "PAYWATCH_DATABASE_URL" in ended.err
+    assert "hunter2" not in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_a_horizon_that_is_away_is_a_sentence(site: Site) -> None:
+    away = site.having(horizon_url="http://127.0.0.1:9")
+    names = ("--name", "Shop", "--account", site.shop.account_id)
+    ended = await command(away.environ, "merchant", "create", *names)
+    assert ended.code == 1
+    assert "PAYWATCH_HORIZON_URL" in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_bad_settings_are_told_all_at_once(site: Site) -> None:
+    ended = await command(site.having(http_port="x", log_level="loud").environ, "session", "list")
+    assert ended.code == 1
+    assert "PAYWATCH_HTTP_PORT" in ended.err
+    assert "PAYWATCH_LOG_LEVEL" in ended.err
+
+
+async def test_json_is_one_document_whatever_the_log_says(site: Site) -> None:
+    loud = site.having(log_level="debug")
+    ended = await command(loud.environ, "recover", "--json")
+    assert json.loads(ended.out)["healthy"]
+    assert ended.err
