@@ -15,7 +15,7 @@ PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extra
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint format bench lock wheel clean
+.PHONY: help setup demo test check lint format docs bench lock wheel clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ lint: $(STAMP) ## Check style, types and the layers between modules
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(STAMP) ## Write docs/states.md from the table of transitions
+	$(BIN)/python docs/states.py
 
 bench: $(STAMP) ## Measure settling beside a floor and a naive loop (BENCH_ARGS=--help)
 	PYTHONPATH=tests $(BIN)/python tests/bench/settling.py $(BENCH_ARGS)
