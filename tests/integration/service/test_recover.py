@@ -12,7 +12,6 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from paywatch.domain.checkout import CheckoutSession
 from paywatch.domain.ledger import LedgerRecord, Memo, Position
 from paywatch.service import recover
 from paywatch.service.recover import Recovery, RecoveryReport, Timing
@@ -149,9 +148,11 @@ async def test_an_announced_payment_without_a_trace_is_pending_again_with_the_re
     session = await care.shop.add_session()
     await care.announce(1)
     care.pages.credits = [make_credit(memo=Memo.of_id(77))]  # somebody else's
+    care.pages.tip = Position.after_ledger(1100)  # the deadline is still to come
     with capture_logs() as logs:
         report = await care.run()
     assert report.returned == 1
+    assert len(care.pages.asked) == 2, "it ends with the ledger"
     assert await care.shop.session() == ("pending", 0)
     assert (await care.shop.rows(LOG))[-1] == ("processing", "pending", "untraced", "recover")
     assert care.repaired("processing") == 1
@@ -287,9 +288,7 @@ async def statements_of(engine: AsyncEngine, work: Callable[[], Awaitable[object
     return len(statements)
 
 
-async def test_an_account_that_cannot_be_searched_does_not_take_all_places(
-    care: Care, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_account_that_cannot_be_searched_does_not_take_all_places(care: Care) -> None:
     """More stuck sessions than one run takes on, all of an account that Horizon does not answer."""
     other = await second_shop(care.shop)
     await care.shop.execute(
@@ -303,7 +302,8 @@ async def test_an_account_that_cannot_be_searched_does_not_take_all_places(
         at=AGES_AGO - timedelta(hours=1),
     )
     await other.add_session(2)
-    await care.announce(2, *range(1000, 1601))
+    await care.announce(*range(1000, 1601))
+    await care.announce(2, at=AGES_AGO + timedelta(seconds=1))
     care.pages.away = {ACCOUNT}
     await care.run()
     assert await other.session(2) == ("pending", 0)
@@ -577,8 +577,8 @@ async def test_leases_of_dispatchers_that_died_are_freed(care: Care) -> None:
     await care.shop.settle(make_credit(), make_credit(memo=Memo.of_id(2), tx=2))
     await care.shop.execute(
         "UPDATE deliveries SET lease_token = gen_random_uuid(), lease_until = :now"
-        " + CASE WHEN event_id = (SELECT id FROM events ORDER BY id LIMIT 1) THEN interval '1 second'"
-        " ELSE interval '-1 second' END",
+        " + CASE WHEN event_id = (SELECT id FROM events ORDER BY id LIMIT 1)"
+        " THEN interval '1 second' ELSE interval '-1 second' END",
         now=NOW,
     )
     with capture_logs() as logs:
