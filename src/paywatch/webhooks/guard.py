@@ -158,8 +158,6 @@ def _parse(text: str) -> URL:
     authority = re.split(r"[/?]", rest, maxsplit=1)[0]
     if "@" in authority:
         raise WebhookRefused("webhook URL, user-info: remove everything before '@'")
-    if "%" in authority:
-        raise WebhookRefused("webhook URL, host: write it without '%'")
     try:
         return URL(text)
     except ValueError:  # UnicodeError, for a host that IDNA refuses, is one too
