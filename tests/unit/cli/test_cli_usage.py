@@ -69,7 +69,7 @@ def test_the_version_is_told(environ: dict[str, str]) -> None:
         ("session", "list", "--limit", "0"),
         ("sim", "--port", "70000"),
         ("sim", "--fault-rate", "2"),
-        ("demo", "--once", "--time-limit", "1"),
+        ("demo", "--once", "--time-limit", "0"),
         ("explain", "no-such-file"),
         ("run", "--role", "dance"),
     ],

@@ -31,7 +31,7 @@ def demo(
         typer.Option(help="Keep everything in this directory; else in one that is removed."),
     ] = None,
     time_limit: Annotated[
-        float, typer.Option(help="Seconds that --once may take.", min=5, max=3600)
+        float, typer.Option(help="Seconds that --once may take.", min=0.1, max=3600)
     ] = 60.0,
 ) -> None:
     """See paywatch work: a simulated network, a merchant, customers who pay, and the daemon.
