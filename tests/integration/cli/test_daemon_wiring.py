@@ -1,0 +1,170 @@
+"""The daemon in this process: what it tells systemd, metrics and health, and how it dies."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from paywatch import config
+from paywatch.errors import WrongNetwork
+from paywatch.service.listen import Listener
+from paywatch.sim import LedgerSettings, NetworkSettings, SimNetwork
+from paywatch.store.engine import create_engine
+from paywatch.wiring import House, Role, daemon, furnish, open_database, run_daemon
+from support.commands import answer
+from support.site import Document, Site, open_site
+
+
+@pytest.fixture
+async def site(database_url: str) -> AsyncIterator[Site]:
+    async with open_site(database_url, close_every_s=0.05) as site:
+        yield site
+
+
+@asynccontextmanager
+async def open_house(site: Site) -> AsyncIterator[House]:
+    settings = config.load(site.settings)
+    async with (
+        open_database(settings) as database,
+        furnish(settings, database.engine) as house,
+    ):
+        yield house
+
+
+async def run(site: Site, stop: asyncio.Event, *roles: Role) -> None:
+    async with asyncio.timeout(20):
+        await run_daemon(config.load(site.settings), roles or tuple(Role), stop)
+
+
+async def open_session(site: Site) -> Document:
+    names = ("--name", "Shop", "--account", site.shop.account_id)
+    url = ("--webhook-url", f"{site.merchant.url}/hook")
+    shop = await answer(site.environ, "merchant", "create", *names, *url)
+    wanted = ("--merchant", shop["merchant_id"], "--amount", "5", "--asset", "native")
+    made: Document = await answer(site.environ, "session", "create", *wanted)
+    return made
+
+
+async def test_a_role_that_crashes_ends_the_daemon(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(_self: Listener, _stop: asyncio.Event) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Listener, "run", crash)
+    with pytest.raises(ExceptionGroup) as caught:
+        await run(site, asyncio.Event())
+    assert caught.group_contains(ZeroDivisionError)
+
+
+async def test_a_role_that_just_ends_ends_the_daemon(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end(_self: Listener, _stop: asyncio.Event) -> None:
+        return
+
+    monkeypatch.setattr(Listener, "run", end)
+    with pytest.raises(ExceptionGroup) as caught:
+        await run(site, asyncio.Event())
+    assert caught.group_contains(daemon.RoleEnded, match="the role listen ended")
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The socket that systemd listens on."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(path))
+        listening.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        yield listening
+
+
+async def test_another_network_that_comes_later_ends_the_daemon(
+    site: Site, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "NETWORK_RETRY_S", 0.05)
+    async with SimNetwork() as network:
+        port = int(network.url.rpartition(":")[2])
+    away = site.having(horizon_url=f"http://127.0.0.1:{port}")
+    other = NetworkSettings(port=port, ledger=LedgerSettings(passphrase="Another"))
+    running = asyncio.create_task(run(away, asyncio.Event(), Role.LISTEN))
+    await asyncio.get_running_loop().sock_recv(systemd, 4096)  # it has started without Horizon
+    async with SimNetwork(other):
+        with pytest.raises(ExceptionGroup) as caught:
+            await running
+    assert caught.group_contains(WrongNetwork)
+
+
+async def test_systemd_is_told_of_the_start_and_the_stop(
+    site: Site, systemd: socket.socket
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    running = asyncio.create_task(run(site, stop))
+    started = await loop.sock_recv(systemd, 4096)
+    assert started.startswith(b"READY=1\nSTATUS=dispatch, listen, recover, serve; http://")
+    stop.set()
+    assert (await loop.sock_recv(systemd, 4096)).startswith(b"STOPPING=1\n")
+    await running
+
+
+async def test_the_watchdog_is_fed_by_progress_only(
+    site: Site, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_self: Listener, stop: asyncio.Event) -> None:
+        _self.progress.watch("listen:stuck", timedelta(seconds=-1), _self.clock())
+        await stop.wait()
+
+    monkeypatch.setattr(Listener, "run", hang)
+    monkeypatch.setenv("WATCHDOG_USEC", "100000")
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    running = asyncio.create_task(run(site, stop))
+    while b"STATUS=stalled: listen:stuck" not in await loop.sock_recv(systemd, 4096):
+        continue
+    for _ in range(3):
+        assert b"WATCHDOG=1" not in await loop.sock_recv(systemd, 4096)
+    stop.set()
+    await running
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(f"paywatch_{name}", labels)
+
+
+async def test_gauges_show_what_is_in_the_database_and_at_horizon(site: Site) -> None:
+    session = await open_session(site)
+    await site.pay(site.payment(session))
+    async with open_house(site) as house:
+        gauges = house.gauges(upstream=True)
+        await gauges.run_once()
+        registry = house.metrics.registry
+        account = site.shop.account_id
+        assert value(registry, "sessions", status="pending") == 1
+        assert value(registry, "sessions", status="paid") == 0
+        assert value(registry, "outbox_deliveries") == 0
+        assert value(registry, "upstream_ledger") is not None
+        lag = value(registry, "lag_ledgers", stream=account)
+        assert lag is not None
+        assert lag > 0
+        assert gauges.lags == {account: None}, "nothing has been read yet"
+        await answer(site.environ, "backfill")
+        await gauges.run_once()
+        assert value(registry, "sessions", status="paid") == 1
+        assert value(registry, "outbox_deliveries") == 1
+        assert value(registry, "dead_letters") == 0
+
+
+async def test_gauges_outlive_what_they_look_at(site: Site) -> None:
+    async with open_house(site.having(horizon_url="http://127.0.0.1:9")) as house:
+        gauges = house.gauges(upstream=True)
+        await gauges.run_once()
+        assert gauges.tip_closed_at is None
+        away = replace(house, engine=create_engine("postgresql://u@127.0.0.1:9/x"))
+        await away.gauges(upstream=False).run_once()
