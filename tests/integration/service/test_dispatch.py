@@ -395,14 +395,16 @@ async def test_dispatchers_share_the_work_and_post_nothing_twice(
             dispatcher(engine, world, clock, limits),
             dispatcher(other_engine, world, clock, limits, seed=2),
         ]
-        idle = Dispatched()
-        while any(result != idle for result in await asyncio.gather(*(d.run_once() for d in both))):
-            pass
+        with capture_logs() as logs:
+            rounds = [Dispatched(delivered=1)]
+            while rounds != [Dispatched()] * 2:
+                rounds = await asyncio.gather(*(dispatch.run_once() for dispatch in both))
     finally:
         await other_engine.dispose()
     ids = [post.headers["webhook-id"] for post in world.posts]
     assert len(ids) == len(set(ids))
     assert set(ids) == expected
+    assert "database_retry" not in {entry["event"] for entry in logs}, "they do not wait either"
 
 
 async def test_at_most_its_share_is_in_flight_at_one_endpoint(
@@ -431,6 +433,23 @@ async def test_who_has_least_in_flight_is_served_first(engine: AsyncEngine, cloc
     await dispatcher(engine, world, clock, Limits(in_flight=6, per_endpoint=5)).run_once()
     assert len(world.posts) == 6
     assert quiet.url in {post.url for post in world.posts}
+
+
+async def test_what_is_in_flight_counts_when_the_least_busy_is_sought(
+    engine: AsyncEngine, clock: Clock
+) -> None:
+    busy = await merchant(engine, VAULT, "https://busy.example/", START)
+    quiet = await merchant(engine, VAULT, "https://quiet.example/", START)
+    await enqueue(engine, busy, START - timedelta(hours=1), count=5)
+    inner = answering(OK)
+
+    async def answer(_: Post) -> Answer:
+        await enqueue(engine, quiet, START)
+        await dispatcher(engine, inner, clock, Limits(in_flight=1), seed=2).run_once()
+        return OK
+
+    await dispatcher(engine, World(answer), clock, Limits(in_flight=1)).run_once()
+    assert [post.url for post in inner.posts] == [quiet.url], "though others are due for longer"
 
 
 class Running:
@@ -519,6 +538,43 @@ async def test_hundreds_are_in_flight_on_one_loop(engine: AsyncEngine, clock: Cl
     async with Running(dispatcher(engine, world, clock, PATIENT)) as running:
         await running.until(all_here)
     assert {row["state"] for row in await deliveries(engine)} == {"delivered"}
+
+
+async def test_no_more_are_in_flight_than_there_are_slots(
+    engine: AsyncEngine, clock: Clock
+) -> None:
+    for n in range(12):
+        told = await merchant(engine, VAULT, f"https://{n}.example/", START)
+        await enqueue(engine, told, START)
+    in_flight = 0
+    most = 0
+    full, let_go, all_done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    world = answering(OK)
+
+    async def answer(_: Post) -> Answer:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        if in_flight == 3:
+            full.set()
+        await let_go.wait()
+        in_flight -= 1
+        if len(world.posts) == 12:
+            all_done.set()
+        return OK
+
+    world.answer = answer
+    dispatch = dispatcher(engine, world, clock, replace(PATIENT, in_flight=3))
+    rounds = asyncio.Semaphore(0)
+    dispatch.beat = rounds.release
+    async with Running(dispatch) as running:
+        await running.until(full)
+        for _ in range(3):  # rounds without a free slot
+            await rounds.acquire()
+            dispatch.wake()
+        let_go.set()
+        await running.until(all_done)
+    assert most == 3
 
 
 async def test_it_is_woken_by_what_is_told_and_by_what_is_done(
