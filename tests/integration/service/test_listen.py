@@ -1,0 +1,300 @@
+"""Listening on a real database: every account followed, through whatever happens beneath it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from random import Random
+from uuid import uuid4
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+
+from paywatch.domain.ledger import Memo, Position
+from paywatch.errors import HistoryGap, HorizonError, NetworkReset, WrongNetwork
+from paywatch.service.listen import Listener, Timing
+from paywatch.telemetry import Progress
+from paywatch.telemetry.metrics import STREAM_STATES
+from support import ACCOUNT, NOW, START, Shop, address, make_credit
+from support.streams import Streams
+
+OTHER = address("other shop")
+QUICK = Timing(accounts_s=0.01, standby_s=0.05, stopped_s=0.01)
+
+
+class Waits(Random):
+    """Randomness that tells when a database error is being waited out."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.waiting = asyncio.Event()
+
+    def uniform(self, a: float, b: float) -> float:
+        self.waiting.set()
+        return super().uniform(a, min(b, 0.05))
+
+
+@dataclass
+class Radio:
+    """A shop and a listener to its ledger."""
+
+    shop: Shop
+    streams: Streams = field(default_factory=Streams)
+    progress: Progress = field(default_factory=Progress)
+    rng: Waits = field(default_factory=Waits)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def listener(self, timing: Timing = QUICK) -> Listener:
+        return Listener(
+            self.shop.engine,
+            replace(self.shop.settler, rng=self.rng),
+            self.streams,
+            lambda: NOW,
+            self.rng,
+            self.shop.metrics,
+            self.progress,
+            timing,
+        )
+
+    @asynccontextmanager
+    async def on(self, timing: Timing = QUICK) -> AsyncIterator[asyncio.Task[None]]:
+        """Listen within the block, and stop gracefully at its end."""
+        running = asyncio.create_task(self.listener(timing).run(self.stop))
+        try:
+            yield running
+            self.stop.set()
+            await running
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await running
+
+    def state(self, account: str = ACCOUNT) -> str:
+        """What the metric says."""
+        name, value = "paywatch_stream_state", self.shop.metrics.registry.get_sample_value
+        return next(s for s in STREAM_STATES if value(name, {"stream": account, name: s}))
+
+
+@pytest.fixture
+async def radio(shop: Shop) -> Radio:
+    return Radio(shop)
+
+
+async def second_shop(shop: Shop) -> Shop:
+    return await Shop(shop.engine, OTHER, uuid4(), uuid4()).open()
+
+
+async def test_every_account_is_followed_from_its_stored_cursor(radio: Radio) -> None:
+    """Never from `now`, never from a place derived from the tip (lessons 10 and 15)."""
+    other = await second_shop(radio.shop)
+    await radio.shop.add_session(1)
+    await other.add_session(2)
+    mine, theirs = make_credit(ledger=1001), make_credit(ledger=1500, account=OTHER)
+    async with radio.on():
+        await radio.streams.grow(mine, replace(theirs, memo=Memo.of_id(2), closed_at=NOW))
+        await radio.streams.settled(ACCOUNT, mine.operation_id)
+        await radio.streams.settled(OTHER, theirs.operation_id)
+        assert radio.state() == radio.state(OTHER) == "live"
+    assert sorted(radio.streams.opened) == sorted([(ACCOUNT, START), (OTHER, START)])
+    assert await radio.shop.session(1) == ("paid", 100)
+    assert await other.session(2) == ("paid", 100)
+    value = radio.shop.metrics.registry.get_sample_value
+    assert value("paywatch_position_ledger", {"stream": OTHER}) == 1500
+
+
+async def test_an_account_added_while_it_runs_is_taken_up(radio: Radio) -> None:
+    async with radio.on():
+        await radio.streams.opens(1)
+        other = await second_shop(radio.shop)
+        await other.add_session(2)
+        await radio.streams.opens(2)
+        credit = make_credit(account=OTHER, memo=Memo.of_id(2))
+        await radio.streams.grow(credit)
+        await radio.streams.settled(OTHER, credit.operation_id)
+    assert await other.session(2) == ("paid", 100)
+    assert len(radio.streams.opened) == 2, "nobody is followed twice"
+
+
+async def test_a_stop_ends_the_wait_at_once_and_leaves_nothing_behind(radio: Radio) -> None:
+    before = asyncio.all_tasks()
+    async with radio.on(Timing()):  # with its long waits
+        await radio.streams.opens(1)
+    assert radio.streams.open == 0
+    assert asyncio.all_tasks() == before
+    assert radio.progress.stale(NOW + timedelta(days=1)) == []
+
+
+async def test_a_stop_finishes_the_batch_that_was_begun(radio: Radio, database_url: str) -> None:
+    await radio.shop.add_session()
+    with psycopg.connect(database_url) as other, psycopg.connect(database_url) as watcher:
+        other.execute("SELECT FROM checkout_sessions FOR UPDATE")
+        async with radio.on() as running:
+            await radio.streams.grow(make_credit())
+            await somebody_waits_for_a_lock(watcher)
+            radio.stop.set()
+            await asyncio.sleep(0)
+            assert not running.done()
+            other.rollback()
+    assert await radio.shop.session() == ("paid", 100)
+    assert await radio.shop.rows("SELECT position FROM cursors") == [(make_credit().operation_id,)]
+
+
+async def somebody_waits_for_a_lock(conn: psycopg.Connection[tuple[int]]) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with asyncio.timeout(10):
+        while (found := conn.execute(waiting).fetchone()) == (0,):
+            conn.rollback()
+            await asyncio.sleep(0)
+    assert found
+
+
+async def test_a_restart_goes_on_where_the_last_one_committed(radio: Radio) -> None:
+    """The cursor is saved with what it brought, never after a failure (lesson 11)."""
+    radio.streams.size = 1
+    await radio.shop.add_session()
+    first, second = make_credit(60, ledger=1001), make_credit(40, ledger=1002)
+    async with radio.on():
+        await radio.streams.grow(first)
+        await radio.streams.settled(ACCOUNT, first.operation_id)
+    again = Radio(radio.shop, radio.streams)
+    async with again.on():
+        await radio.streams.grow(second)
+        await radio.streams.settled(ACCOUNT, second.operation_id)
+    assert radio.streams.opened == [(ACCOUNT, START), (ACCOUNT, first.operation_id)]
+    assert await radio.shop.session() == ("paid", 100)
+
+
+async def test_the_slower_of_two_stands_by_and_takes_over_when_the_leader_is_gone(
+    radio: Radio,
+) -> None:
+    await radio.shop.add_session()
+    parts = [make_credit(50, ledger=ledger) for ledger in (1001, 1002)]
+    leader = Radio(radio.shop)
+    with capture_logs() as logs:
+        async with radio.on():
+            await radio.streams.opens(1)
+            async with leader.on():  # it takes the stream over by coming
+                await leader.streams.opens(1)
+                await leader.streams.grow(parts[0])
+                await leader.streams.settled(ACCOUNT, parts[0].operation_id)
+                await radio.streams.grow(*parts)  # the slower one reads it, too
+                await radio.streams.opens(2)
+            assert radio.streams.opened[1] == (ACCOUNT, parts[0].operation_id)
+            await radio.streams.settled(ACCOUNT, parts[1].operation_id)
+    assert [line["account"] for line in logs if line["event"] == "standing_by"][:1] == [ACCOUNT]
+    assert await radio.shop.session() == ("paid", 100)
+    assert await radio.shop.rows("SELECT count(*) FROM credits") == [(2,)]
+
+
+async def test_a_standby_stays_one_while_the_leader_moves(radio: Radio) -> None:
+    """The leader moves the cursor of a quiet account, too: silence is not death."""
+    await radio.shop.claim()
+    radio.progress.watch(f"listen:{ACCOUNT}", timedelta(minutes=2), NOW)
+    looks = 0
+
+    class Moving(asyncio.Event):
+        """Each time that the standby waits, the leader moves; the fourth time, it is stopped."""
+
+        async def wait(self) -> bool:  # type: ignore[override] # Literal[True] in typeshed
+            nonlocal looks
+            looks += 1
+            await radio.shop.execute("UPDATE cursors SET position = position + 1")
+            if looks == 4:
+                self.set()
+            return True
+
+    await radio.listener()._stand_by(ACCOUNT, Moving())
+    assert looks == 4
+
+
+@pytest.mark.parametrize("error", [HistoryGap(), NetworkReset(), WrongNetwork()])
+async def test_a_stream_that_may_not_go_on_stops_alone_says_so_and_is_tried_again(
+    radio: Radio, error: HorizonError
+) -> None:
+    """One unreadable account ends neither the process nor the others (lesson 14)."""
+    other = await second_shop(radio.shop)
+    await radio.shop.add_session(1)
+    await other.add_session(2)
+    mine, theirs = make_credit(), make_credit(tx=2, account=OTHER, memo=Memo.of_id(2))
+    radio.streams.errors = {ACCOUNT: error}
+    with capture_logs() as logs:
+        async with radio.on():
+            await radio.streams.grow(mine, theirs)
+            await radio.streams.settled(OTHER, theirs.operation_id)
+            await radio.streams.opens(4)
+            assert radio.state() in {"stopped", "catching_up"}
+            assert radio.state(OTHER) == "live"
+            assert await other.session(2) == ("paid", 100)
+            assert await radio.shop.session(1) == ("pending", 0)
+            radio.streams.errors = {}
+            await radio.streams.settled(ACCOUNT, mine.operation_id)
+    assert await radio.shop.session(1) == ("paid", 100)
+    [first, *_] = [line for line in logs if line["event"] == "stream_stopped"]
+    assert (first["log_level"], first["account"], first["error"]) == ("error", ACCOUNT, str(error))
+
+
+async def test_lesson_6_a_database_that_is_away_for_a_while_loses_nothing(
+    radio: Radio, cluster: str, database_url: str
+) -> None:
+    await radio.shop.add_session()
+    parts = [make_credit(50, ledger=ledger) for ledger in (1001, 1002)]
+    name = database_url.partition("?")[0].rpartition("/")[2]
+    async with radio.on():
+        await radio.streams.grow(parts[0])
+        await radio.streams.settled(ACCOUNT, parts[0].operation_id)
+        with psycopg.connect(cluster, autocommit=True) as server:
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+            await radio.streams.grow(parts[1])
+            await radio.rng.waiting.wait()
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await radio.streams.settled(ACCOUNT, parts[1].operation_id)
+    assert await radio.shop.session() == ("paid", 100)
+    assert await radio.shop.rows("SELECT count(*) FROM credits") == [(2,)]
+    assert radio.streams.opened == [(ACCOUNT, START)], "the stream was not even opened again"
+
+
+async def test_a_bug_in_one_stream_ends_the_listener_and_is_told(radio: Radio) -> None:
+    """An unexpected error must not vanish in a task: the process ends with it."""
+    await second_shop(radio.shop)
+    radio.streams.errors = {OTHER: RuntimeError("a bug")}
+    with pytest.raises(ExceptionGroup) as told:
+        async with asyncio.timeout(10):
+            await radio.listener(Timing()).run(radio.stop)
+    assert [str(error) for error in told.value.exceptions] == ["a bug"]
+    assert radio.streams.open == 0, "the other streams are closed"
+
+
+async def test_an_account_without_a_cursor_is_no_silence_either(radio: Radio) -> None:
+    await radio.shop.execute("DELETE FROM cursors")
+    with pytest.raises(ExceptionGroup, match="unhandled"):
+        await radio.listener().run(radio.stop)
+    await radio.shop.execute(
+        "INSERT INTO cursors (stream, account, position, updated_at)"
+        " SELECT 'live:' || account, account, start_position, created_at FROM accounts"
+    )
+
+
+async def test_lesson_17_progress_is_a_settled_batch_and_also_that_of_a_quiet_account(
+    radio: Radio,
+) -> None:
+    beats: list[str] = []
+
+    class Beats(Progress):
+        def beat(self, name: str, now: datetime) -> None:
+            super().beat(name, now)
+            beats.append(name)
+
+    radio.progress = Beats()
+    async with radio.on():
+        await radio.streams.opens(1)
+        assert beats == [], "an open connection is no progress"
+        radio.streams.quiet[ACCOUNT] = Position.after_ledger(1100)
+        await radio.streams.grow()
+        await radio.streams.settled(ACCOUNT, Position.after_ledger(1100))
+        assert beats == [f"listen:{ACCOUNT}"]
+    assert await radio.shop.rows("SELECT position FROM cursors") == [(Position.after_ledger(1100),)]

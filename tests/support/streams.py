@@ -1,0 +1,73 @@
+"""A live Horizon for the listener: a ledger that grows, breaks and heals as the test says."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from paywatch.domain.ledger import Batch, Credit, Position
+from support import batch_of, make_batch
+
+
+@dataclass
+class Streams:
+    """Streams what is on the ledger, and goes on as it grows.
+
+    Attributes:
+        errors: what the stream of an account raises instead of its next batch.
+        quiet: accounts whose cursor is moved to that position although nothing happens.
+        opened: by account and position, in order.
+        open: how many streams are open now.
+    """
+
+    size: int = 200
+    errors: dict[str, Exception] = field(default_factory=dict)
+    quiet: dict[str, Position] = field(default_factory=dict)
+    opened: list[tuple[str, Position]] = field(default_factory=list)
+    open: int = 0
+    _credits: list[Credit] = field(default_factory=list)
+    _settled: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def grow(self, *credits_: Credit) -> None:
+        """Close a ledger with these credits; without any, let a change of the fields be seen."""
+        self._credits += credits_
+        await self._tell()
+
+    async def settled(self, account: str, upto: int) -> None:
+        """Wait until a follower of that account has settled up to there and asks for more."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._settled[account] >= upto)
+
+    async def opens(self, times: int) -> None:
+        """Wait until that many streams have been opened, whatever became of them."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.opened) >= times)
+
+    async def batches(self, account: str, after: Position) -> AsyncGenerator[Batch, None]:
+        self.opened.append((account, after))
+        self.open += 1
+        try:
+            while True:
+                batch = await self._next(account, after)
+                yield batch
+                after = batch.upto
+                self._settled[account] = after
+        finally:
+            self.open -= 1
+
+    async def _next(self, account: str, after: Position) -> Batch:
+        await self._tell()
+        async with self._changed:
+            while True:
+                if account in self.errors:
+                    raise self.errors[account]
+                if new := [c for c in self._credits if c.account == account and c.key > (after, 0)]:
+                    return make_batch(new[: self.size], after)
+                if self.quiet.get(account, after) > after:
+                    return batch_of([], after, self.quiet[account])
+                await self._changed.wait()
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
