@@ -35,7 +35,7 @@ class Limits:
         deadline_s: for everything: name look-up, waiting for a connection, TLS, body read.
         body_bytes: of the answer's body that are read, counted after decompression.
         excerpt_bytes: of the answer's body that are kept.
-        connections: open at once; at least as many as are in flight, or waiting for one
+        connections: open at once; as many as can be in flight by the settings, or waiting for one
             would count against the deadline.
         connections_per_host: open at once to one host and port, which merchants may share.
         idle_s: how long a connection is kept for reuse. Below the 5 s after which common
@@ -45,7 +45,7 @@ class Limits:
     deadline_s: float = 15.0
     body_bytes: int = 64 * 1024
     excerpt_bytes: int = 4 * 1024
-    connections: int = 1024
+    connections: int = 5_000
     connections_per_host: int = 512
     idle_s: float = 4.0
 
