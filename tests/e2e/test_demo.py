@@ -21,9 +21,9 @@ def environ() -> Iterator[dict[str, str]]:
 
 
 def left_behind(environ: dict[str, str]) -> list[str]:
-    """Processes that name the directory, and what is in it but the library's lock file."""
+    """Processes that name the directory, and the files in it."""
     directory = environ["TMPDIR"]
-    files = [path.name for path in Path(directory).iterdir() if path.name != ".lockfile"]
+    files = [path.name for path in Path(directory).iterdir()]
     return processes_of(directory) + files
 
 

@@ -3,6 +3,7 @@
 The library is an extra (`paywatch[embedded]`): a server has a PostgreSQL of its own.
 """
 
+import atexit
 import os
 import warnings
 from collections.abc import Iterator
@@ -34,12 +35,17 @@ def embedded_postgres(directory: Path) -> Iterator[str]:
             ["PAYWATCH_DATABASE_URL: set it, or `pip install 'paywatch[embedded]'` for an own one"]
         ) from error
     directory.parent.mkdir(parents=True, exist_ok=True)
-    server = library.get_server(directory)
+    server = library.get_server(directory, start=False)
+    # The library would lock one file in /tmp, which belongs to the first user who came by.
+    server._lock = type(server._lock)(directory.with_name(f".{directory.name}.lock"))  # noqa: SLF001 # it takes no path
+    server.start()
     try:
         _forget_the_killed(server)
         yield str(server.get_uri())
     finally:
         server.cleanup()
+        # At exit it would clean up once more, and make its lock's directory for that.
+        atexit.unregister(server._cleanup)  # noqa: SLF001 # what it registered
 
 
 def _forget_the_killed(server: Any) -> None:
