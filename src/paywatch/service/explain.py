@@ -3,7 +3,7 @@
 The same parsing and the same decision as in settling; only the locks and the writes are missing.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -166,15 +166,6 @@ def _verdicts_of(settlement: Settlement) -> dict[Key, Verdict]:
             reason = f"{outcome}: {_HELD_BECAUSE[outcome]}"
             verdicts[credit.key] = Verdict(Does.HOLD, reason, *session)
     return verdicts
-
-
-def credits_by_account(explained: Collection[Explained]) -> dict[str, list[Credit]]:
-    """Gather the credits of each account, in order."""
-    found: dict[str, list[Credit]] = {}
-    for one in explained:
-        for credit, _ in one.credits:
-            found.setdefault(credit.account, []).append(credit)
-    return found
 
 
 def _credit_document(credit: Credit, verdict: Verdict) -> dict[str, Any]:
