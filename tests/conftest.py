@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -24,10 +25,16 @@ def with_database(cluster: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server for this test process: its URL."""
-    directory: Path = tmp_path_factory.mktemp("postgres") / "data"
-    with embedded_postgres(directory) as url:
+def cluster() -> Iterator[str]:
+    """A PostgreSQL server for this test process: its URL.
+
+    Not in pytest's directory: as root the server runs as another user, and every pytest that
+    starts meanwhile closes that directory to all others.
+    """
+    with (
+        TemporaryDirectory(prefix="paywatch-") as directory,
+        embedded_postgres(Path(directory) / "postgres") as url,
+    ):
         with psycopg.connect(url, autocommit=True) as conn:
             # No test cuts the power; everything else is as in production.
             conn.execute("ALTER SYSTEM SET fsync = off")
@@ -68,11 +75,13 @@ def _fresh(cluster: str, template: str) -> Iterator[str]:
 async def engine(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[AsyncEngine]:
     """The program's own connection pool on a fresh database; the invariants hold at the end."""
     engine = create_engine(database_url)
-    yield engine
-    if request.node.get_closest_marker("breaks_invariants") is None:
-        async with engine.begin() as conn:
-            assert await find_violations(conn, datetime.now(UTC)) == []
-    await engine.dispose()
+    try:
+        yield engine
+        if request.node.get_closest_marker("breaks_invariants") is None:
+            async with engine.begin() as conn:
+                assert await find_violations(conn, datetime.now(UTC)) == []
+    finally:
+        await engine.dispose()
 
 
 @pytest.fixture
