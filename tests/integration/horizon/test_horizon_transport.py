@@ -1,5 +1,6 @@
 """Whatever a server sends, the transport gives whole documents and records, or says why not."""
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -59,8 +60,9 @@ async def read_stream(
         aclosing(transport.stream(server.url)) as records,
     ):
         try:
-            async for one in records:
-                found.append(int(one["paging_token"]))  # noqa: PERF401 - kept if it fails
+            async with asyncio.timeout(20):  # a stream that never ends fails here
+                async for one in records:
+                    found.append(int(one["paging_token"]))  # noqa: PERF401 - kept if it fails
         except HorizonUnavailable as error:
             return found, error
     return found, None

@@ -37,7 +37,14 @@ def test_a_cut_event_is_never_given(end: int) -> None:
 
 def test_the_id_of_a_cut_event_does_not_leak() -> None:
     assert decode(b"id: 9\n\ndata: x\n\n") == [ServerSentEvent("message", b"x", None)]
-    assert decode(b"id: 9\n", b"data: x\n")[:] == []
+    assert decode(b"id: 9\n", b"data: x\n") == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_a_byte_order_mark_is_no_part_of_the_first_field(size: int) -> None:
+    raw = b"\xef\xbb\xbfdata: x\n\n"
+    chunks = [raw[at : at + size] for at in range(0, len(raw), size)]
+    assert decode(*chunks) == [ServerSentEvent("message", b"x", None)]
 
 
 def test_empty_chunks_do_not_split_a_line_end() -> None:
