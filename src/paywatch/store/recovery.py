@@ -88,12 +88,18 @@ UPDATE checkout_sessions s SET status = 'pending', updated_at = :now
   FROM stuck WHERE s.id = stuck.id RETURNING s.id"""
 )
 
+# One probe of the index for each account: what is open and not due is not read.
 _OVERDUE = text(
     f"""
 SELECT {SESSION_COLUMNS} FROM checkout_sessions s
-  JOIN cursors c ON c.account = s.account AND c.stream = 'live:' || s.account
- WHERE s.status IN ({OPEN_STATUSES_SQL}) AND s.expires_at < c.read_through_at
- ORDER BY s.id LIMIT {BATCH} FOR UPDATE OF s"""
+ WHERE s.status IN ({OPEN_STATUSES_SQL}) AND s.id = ANY(ARRAY(
+       SELECT due.id FROM cursors c CROSS JOIN LATERAL (
+              SELECT o.id FROM checkout_sessions o
+               WHERE o.account = c.account AND o.status IN ({OPEN_STATUSES_SQL})
+                 AND o.expires_at < c.read_through_at
+               ORDER BY o.expires_at LIMIT {BATCH}) due
+        WHERE c.stream = 'live:' || c.account LIMIT {BATCH}))
+ ORDER BY s.id FOR UPDATE OF s"""
 )
 
 _EXPIRE = text(
