@@ -11,6 +11,8 @@ what the stream did not bring, and moves the position. The consequences:
   The page that confirms them does not yield them again. A process that dies in between reads them
   again after its start, and the settling finds them settled: credits have an identity.
 - A record that the stream skipped is late, never lost, not even by a crash right after.
+- While Horizon cannot be read, an empty batch comes after each pause: the reader is at work, and
+  nobody must end it for its silence.
 - No deadline is judged by the ledger's clock before a page has shown what was closed until then.
 """
 
@@ -63,7 +65,9 @@ class AccountStream:
                     batch = await self._next()
                 except HorizonUnavailable as error:
                     await self._disconnect()
-                    await self._recovery.wait(error)
+                    for pause_s in self._recovery.pauses(error):
+                        await self._recovery.sleep(pause_s)
+                        yield Batch((), self._confirmed, self._confirmed, None, 0)
                     continue
                 if batch is not None:
                     yield batch

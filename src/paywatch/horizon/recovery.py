@@ -1,7 +1,7 @@
 """What a reader does when Horizon cannot be read: say so, wait, begin anew."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 import structlog
@@ -38,10 +38,10 @@ class Recovery:
         self._has_read = True
         self._backoff.reset()
 
-    async def wait(self, error: HorizonUnavailable) -> None:
-        """Wait as long as the failure asks for.
+    def pauses(self, error: HorizonUnavailable) -> Iterator[float]:
+        """Say why, and give the seconds to wait, in pieces of at most `beat_s`.
 
-        Not at all after an ordinary goodbye; but a Horizon that says goodbye without having said
+        None after an ordinary goodbye; but a Horizon that says goodbye without having said
         anything else is not asked again at once.
         """
         was_ordinary = error.reason == CLOSED and self._has_read
@@ -59,4 +59,10 @@ class Recovery:
             wait_s=round(wait_s, 3),
         )
         self._on_reconnect(error.reason)
-        await self._sleep(wait_s)
+        while wait_s > 0:
+            yield min(wait_s, self._timing.beat_s)
+            wait_s -= self._timing.beat_s
+
+    async def sleep(self, pause_s: float) -> None:
+        """Wait for one of `pauses`."""
+        await self._sleep(pause_s)

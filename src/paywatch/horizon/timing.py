@@ -19,6 +19,7 @@ class Timing:
         backoff_base_s: the bound of the first wait after a failure; it doubles with each.
         backoff_cap_s: the bound that it stops doubling at.
         retry_after_cap_s: the longest wait that Horizon may ask for.
+        beat_s: the longest time without a batch while waiting, be it an empty one.
     """
 
     connect_s: float = 10.0
@@ -30,6 +31,7 @@ class Timing:
     backoff_base_s: float = 1.0
     backoff_cap_s: float = 60.0
     retry_after_cap_s: float = 3600.0
+    beat_s: float = 30.0
 
 
 class Backoff:

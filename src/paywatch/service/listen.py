@@ -29,6 +29,8 @@ class LiveSource(Protocol):
     def batches(self, account: str, after: Position) -> AsyncGenerator[Batch, None]:
         """Yield what comes after a position, in ledger order, each batch from the last one's end.
 
+        While nothing can be read, empty batches come: the reader is at work.
+
         Survives whatever Horizon does by itself; raises HistoryGap, NetworkReset or WrongNetwork
         where going on would lose money.
         """
@@ -142,7 +144,8 @@ class Listener:
     def _moved(self, account: str, batch: Batch) -> None:
         now = self.clock()
         self.progress.beat(f"listen:{account}", now)
-        self._state(account, "live")
+        nothing_new = batch.read == 0 and batch.closed_at is None
+        self._state(account, "retrying" if nothing_new else "live")
         self.metrics.position_ledger.labels(stream=account).set(batch.upto.ledger)
         if batch.closed_at is not None:
             lag = (now - batch.closed_at).total_seconds()

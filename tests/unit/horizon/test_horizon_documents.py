@@ -1,5 +1,6 @@
 """What roots, pages, waits and captures mean."""
 
+import asyncio
 import json
 import random
 from datetime import UTC, datetime, timedelta
@@ -158,21 +159,21 @@ def test_waits_grow_to_the_cap_and_begin_anew() -> None:
     assert backoff.next_wait_s(10**9) == 3601
 
 
-async def test_a_goodbye_costs_a_wait_only_if_nothing_was_said_before() -> None:
-    waits: list[float] = []
+def test_a_goodbye_costs_a_wait_only_if_nothing_was_said_before() -> None:
     reasons: list[str] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    recovery = Recovery("G", Timing(), random.Random(1), reasons.append, sleep)
+    recovery = Recovery("G", Timing(), random.Random(1), reasons.append, asyncio.sleep)
     goodbye = HorizonUnavailable(CLOSED, "bye")
     recovery.succeeded()
-    await recovery.wait(goodbye)
-    await recovery.wait(goodbye)
-    assert waits[0] == 0
-    assert waits[1] > 0
+    assert list(recovery.pauses(goodbye)) == []
+    assert len(list(recovery.pauses(goodbye))) == 1
     assert reasons == [CLOSED, CLOSED]
+
+
+def test_a_long_wait_is_cut_into_pauses_that_a_watchdog_can_bear() -> None:
+    recovery = Recovery("G", Timing(), random.Random(1), lambda _: None, asyncio.sleep)
+    pauses = list(recovery.pauses(HorizonUnavailable("status_429", "slow down", 3600)))
+    assert max(pauses) == Timing().beat_s
+    assert sum(pauses) >= 3600
 
 
 RECORD = json.loads((GOLDEN / "0000000012884905985-create_account-joined.json").read_text())[
