@@ -50,6 +50,7 @@ PLANTS: Final = {
             "UPDATE checkout_sessions SET expires_at = created_at + interval '1 s'"
             " WHERE muxed_id = 2"
         ),
+        "UPDATE credits SET closed_at = closed_at - interval '1 minute' WHERE outcome = 'late'",
         "UPDATE credits SET outcome = 'late' WHERE outcome = 'wrong_asset'",
         "UPDATE credits SET outcome = 'wrong_asset' WHERE outcome = 'late'",
         f"UPDATE credits SET session_id = ({_OF} 2) WHERE outcome = 'duplicate'",

@@ -1,0 +1,78 @@
+"""Lesson 19: rows locked in the order of events deadlock; in the order of ids they do not.
+
+Somebody holds the session with the lowest id. Whoever locks several sessions must then wait while
+it holds none of the others. The idea is absurd's `test_lock_ordering.py`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from paywatch.domain.ledger import Memo
+from paywatch.store import recovery, sessions
+from support import NOW, Shop, closing, make_credit
+from support.locks import somebody_waits_for_a_lock
+
+NUMBERS: Final = (5, 2, 4, 1, 3)  # as they lie in the table
+CREDITS: Final = [make_credit(tx=n, memo=Memo.of_id(n)) for n in NUMBERS]
+BEFORE: Final = NOW - timedelta(minutes=5)
+
+IDS: Final = [UUID(int=number) for number in NUMBERS]
+LOWEST: Final = min(IDS)
+
+Lock = Callable[[AsyncConnection], Awaitable[object]]
+
+
+async def everything_to_do(shop: Shop) -> None:
+    """Five sessions that are stuck, overdue, and have enough credits without being paid."""
+    for number, id_ in zip(NUMBERS, IDS, strict=True):
+        await shop.add_session(number, id=id_, expires_at=closing(1010))
+    await shop.settle(*CREDITS)
+    await shop.execute("DELETE FROM deliveries")
+    await shop.execute("DELETE FROM events")
+    for id_ in IDS:  # one by one, so that they lie in this order again
+        await shop.execute(
+            "UPDATE checkout_sessions SET status = 'processing', announced_at = :at,"
+            " paid_at = NULL, paid_how = NULL WHERE id = :id",
+            at=BEFORE - timedelta(seconds=1),
+            id=id_,
+        )
+    await shop.execute("UPDATE cursors SET read_through_at = :at", at=closing(1100))
+
+
+LOCKS: Final[dict[str, Lock]] = {
+    "settle": lambda conn: sessions.lock_named(conn, CREDITS),
+    "mark": lambda conn: recovery.lock_unmarked(conn, NOW),
+    "expire": recovery.lock_overdue,
+    "return": lambda conn: recovery.back_to_pending(conn, IDS, BEFORE, NOW),
+}
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS.keys())
+async def test_lesson_19_sessions_are_locked_in_the_order_of_their_ids(
+    shop: Shop, database_url: str, lock: Lock
+) -> None:
+    await everything_to_do(shop)
+    with psycopg.connect(database_url) as holder, psycopg.connect(database_url) as prober:
+        holder.execute("SELECT FROM checkout_sessions WHERE id = %s FOR UPDATE", [LOWEST])
+        async with shop.engine.connect() as conn:
+            locking = asyncio.ensure_future(lock(conn))
+            await somebody_waits_for_a_lock(prober)
+            # Raises if one of the others is taken.
+            free = prober.execute(
+                "SELECT id FROM checkout_sessions WHERE id <> %s FOR UPDATE NOWAIT", [LOWEST]
+            )
+            assert len(free.fetchall()) == 4
+            prober.rollback()
+            holder.rollback()
+            locked = await locking
+            assert isinstance(locked, (list, set))
+            assert len(locked) == 5
+            await conn.rollback()
