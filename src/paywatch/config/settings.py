@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     http_host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="the address that API, health and metrics listen on",
+        description="the address that health and metrics listen on",
     )
     http_port: int = Field(
         default=8480, ge=0, le=65535, description="their TCP port, 0 to 65535; 0 takes any free one"

@@ -243,3 +243,8 @@ class Batch:
     upto: Position  # inclusive
     closed_at: datetime | None
     read: int
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether it only shows that its reader is at work: nothing read, nothing new known."""
+        return not self.read and self.after == self.upto and self.closed_at is None

@@ -86,7 +86,7 @@ class Listener:
                 await self.follow(account, stop)
             except CursorMoved as moved:
                 log.warning("standing_by", account=account, why=str(moved))
-                self._state(account, "stopped")
+                self._state(account, "standby")
                 await self._stand_by(account, stop)
             except HorizonError as error:
                 # Going on would lose money, and so would forgetting: say it, and look again.
@@ -144,8 +144,7 @@ class Listener:
     def _moved(self, account: str, batch: Batch) -> None:
         now = self.clock()
         self.progress.beat(f"listen:{account}", now)
-        nothing_new = batch.read == 0 and batch.closed_at is None
-        self._state(account, "retrying" if nothing_new else "live")
+        self._state(account, "retrying" if batch.says_nothing else "live")
         self.metrics.position_ledger.labels(stream=account).set(batch.upto.ledger)
         if batch.closed_at is not None:
             lag = (now - batch.closed_at).total_seconds()

@@ -90,21 +90,21 @@ class Settler:
         Raises:
             CursorMoved: another instance moved the cursor; nothing was written.
         """
-        if order.claim and order.batch.after == order.batch.upto and not order.batch.records:
+        if order.batch.says_nothing:
             return Settled()
         attempt = _Attempt(self, order)
-        with self.metrics.settlement_duration.time():
-            settled = await persistently(
-                attempt.run,
-                rng=self.rng,
-                on_retry=lambda why: self.metrics.settlement_retries.labels(reason=why).inc(),
-            )
+        settled = await persistently(
+            attempt.run,
+            rng=self.rng,
+            on_retry=lambda why: self.metrics.settlement_retries.labels(reason=why).inc(),
+        )
         self._report(order, settled)
         return settled
 
     def _report(self, order: Order, settled: Settled) -> None:
         now = self.clock()
-        self.metrics.batch_size.observe(order.batch.read)
+        if order.batch.read:
+            self.metrics.batch_size.observe(order.batch.read)
         self.metrics.payments.inc(len(_applied_hashes(settled)))
         self.metrics.quarantined.inc(len(settled.quarantined))
         for credit, outcome, session_id in settled.outcomes:
@@ -114,18 +114,7 @@ class Settler:
             if outcome is not Outcome.APPLIED:
                 _warn_of_held(order.by, credit, outcome, session_id)
         if settled.outcomes:
-            # One line for a batch, with every id in it: 200 lines cost more than their settling.
-            log.info(
-                "batch_settled",
-                by=order.by,
-                upto=order.batch.upto,
-                applied=[
-                    f"{credit.operation_id}:{credit.change_index} -> {session_id}"
-                    for credit, outcome, session_id in settled.outcomes
-                    if outcome is Outcome.APPLIED
-                ],
-                told=[f"{event.id} {event.type} {event.session_id}" for event in settled.told],
-            )
+            _log_settled(order, settled)
         for record in settled.quarantined:
             log.error(
                 "record_quarantined",
@@ -148,7 +137,8 @@ class _Attempt:
 
     async def run(self) -> Settled:
         try:
-            return await self._transaction()
+            with self._settler.metrics.settlement_duration.time():
+                return await self._settle_and_commit()
         except DBAPIError as error:
             self._maybe_committed |= outcome_unknown(error)
             if self._bisect or not is_data_error(error):
@@ -156,7 +146,7 @@ class _Attempt:
             self._bisect = True
         return await self.run()
 
-    async def _transaction(self) -> Settled:
+    async def _settle_and_commit(self) -> Settled:
         now = self._settler.clock()
         async with self._settler.engine.begin() as conn:
             if not await self._move_cursor(conn, now):
@@ -250,6 +240,28 @@ def _quarantined(record: LedgerRecord, reason: str) -> Quarantined:
 
 def _applied_hashes(settled: Settled) -> set[str]:
     return {c.tx_hash for c, outcome, _ in settled.outcomes if outcome is Outcome.APPLIED}
+
+
+def _log_settled(order: Order, settled: Settled) -> None:
+    """Write one line for a batch, with every id in it: 200 lines cost more than their settling."""
+    log.info(
+        "batch_settled",
+        by=order.by,
+        upto=order.batch.upto,
+        applied=[
+            {
+                "operation_id": str(credit.operation_id),
+                "change_index": credit.change_index,
+                "session_id": str(session_id),
+            }
+            for credit, outcome, session_id in settled.outcomes
+            if outcome is Outcome.APPLIED
+        ],
+        told=[
+            {"event_id": str(event.id), "type": event.type, "session_id": str(event.session_id)}
+            for event in settled.told
+        ],
+    )
 
 
 def _warn_of_held(by: str, credit: Credit, outcome: Outcome, session_id: UUID | None) -> None:

@@ -194,6 +194,15 @@ async def test_an_empty_batch_moves_the_cursor_of_a_quiet_account(shop: Shop) ->
     ]
 
 
+async def test_a_stream_that_begins_at_the_tip_is_known_to_be_read_through_it(shop: Shop) -> None:
+    """Else readiness stays red, and nothing expires, until the network closes another ledger."""
+    claim = await shop.claim()
+    await shop.settler.settle(Order(batch_of([], claim.position, claim.position), "live", claim))
+    assert await shop.rows("SELECT position, read_through_at FROM cursors") == [
+        (claim.position, closing(1000))
+    ]
+
+
 async def test_a_record_that_cannot_be_read_is_quarantined_and_blocks_nothing(shop: Shop) -> None:
     await shop.add_session()
     claim = await shop.claim()
