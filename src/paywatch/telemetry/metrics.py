@@ -21,7 +21,7 @@ from prometheus_client import (
 from paywatch.domain.checkout import SessionStatus
 from paywatch.domain.settlement import Outcome
 
-STREAM_STATES = ("connecting", "catching_up", "live", "retrying", "stopped")
+STREAM_STATES = ("catching_up", "live", "retrying", "standby", "stopped")
 ATTEMPT_RESULTS = ("delivered", "retry", "dead", "gone")
 REPAIRS = (
     "processing",
@@ -30,7 +30,7 @@ REPAIRS = (
     "expired",
     "lease",
     "undeliverable",
-    "audit",
+    "missed_credit",
 )
 
 _FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -99,7 +99,7 @@ class Metrics:
             _DETECTION_S,
         )
         self.settlement_duration = self._histogram(
-            "settlement_duration_seconds", "One settling transaction, its retries apart.", _FAST_S
+            "settlement_duration_seconds", "One settling transaction, each try apart.", _FAST_S
         )
         self.batch_size = self._histogram("batch_records", "Records in a settled batch.", _BATCH)
         self.settlement_retries = self._counter(

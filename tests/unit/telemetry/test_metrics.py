@@ -80,9 +80,9 @@ def test_a_stream_is_in_one_state() -> None:
         state: metrics.registry.get_sample_value(
             "paywatch_stream_state", {"stream": "G1", "paywatch_stream_state": state}
         )
-        for state in ("connecting", "live", "stopped")
+        for state in ("catching_up", "live", "stopped")
     }
-    assert states == {"connecting": 0, "live": 1, "stopped": 0}
+    assert states == {"catching_up": 0, "live": 1, "stopped": 0}
 
 
 def test_a_ledger_number_survives_the_float() -> None:
