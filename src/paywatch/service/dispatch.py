@@ -34,7 +34,7 @@ from paywatch.errors import SealError
 from paywatch.store import outbox
 from paywatch.store.outbox import Attempt, Claimed, Room
 from paywatch.store.retry import is_data_error, persistently
-from paywatch.telemetry import Metrics
+from paywatch.telemetry import Metrics, bound
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -148,13 +148,13 @@ class Dispatcher:
         if room.slots <= 0:
             return []
 
-        async def transaction() -> list[Claimed]:
+        async def lease() -> list[Claimed]:
             # A fresh token each time: a claim whose COMMIT was not answered just runs out.
             token = UUID(int=self.rng.getrandbits(128), version=4)
             async with self._engine.begin() as conn:
                 return await outbox.claim(conn, room, token, self.clock(), self.limits.lease)
 
-        return await persistently(transaction, rng=self.rng)
+        return await persistently(lease, rng=self.rng)
 
     async def _deliver(self, claimed: Claimed) -> None:
         """Make the attempt and record it, together with all that ended meanwhile.
@@ -173,33 +173,36 @@ class Dispatcher:
 
     async def _attempt(self, claimed: Claimed) -> Attempt:
         started_at = self.clock()
+        with bound(session_id=claimed.session_id, event_id=claimed.event_id):
+            answer = await self._post(claimed, started_at)
+        verdict = judge(answer, claimed.attempt, self.clock(), self.rng)
+        return Attempt(claimed, started_at, answer, verdict)
+
+    async def _post(self, claimed: Claimed, sent_at: datetime) -> Answer:
         try:
             secret = self.vault.open(claimed.sealed_secret, claimed.endpoint_id)
         except SealError as error:
-            answer = Answer(failure=Failure.SEALED, detail=str(error))
-        else:
-            headers = self.sign([secret], str(claimed.event_id), started_at, claimed.payload)
-            answer = await self.sender.post(claimed.url, headers, claimed.payload)
-        verdict = judge(answer, claimed.attempt, self.clock(), self.rng)
-        return Attempt(claimed, started_at, answer, verdict)
+            return Answer(failure=Failure.SEALED, detail=str(error))
+        headers = self.sign([secret], str(claimed.event_id), sent_at, claimed.payload)
+        return await self.sender.post(claimed.url, headers, claimed.payload)
 
     async def _record(self, made: Sequence[Attempt]) -> Dispatched:
         if not made:
             return Dispatched()
 
-        async def transaction() -> set[outbox.LeaseKey]:
+        async def write() -> set[outbox.LeaseKey]:
             async with self._engine.begin() as conn:
                 return await outbox.record(conn, made, self.clock())
 
         try:
-            recorded = await persistently(transaction, rng=self.rng)
+            recorded = await persistently(write, rng=self.rng)
         except DBAPIError as error:
             if not is_data_error(error):
                 raise
             # Whatever a merchant's server answered, the verdict must be kept.
             log.exception("answers_not_recordable", attempts=len(made))
             made = [_without_answer(attempt) for attempt in made]
-            recorded = await persistently(transaction, rng=self.rng)
+            recorded = await persistently(write, rng=self.rng)
         return self._report(made, recorded)
 
     def _report(self, made: Sequence[Attempt], recorded: set[outbox.LeaseKey]) -> Dispatched:
@@ -238,6 +241,7 @@ def _log_attempt(attempt: Attempt, result: str) -> None:
     tell(
         f"delivery_{result}",
         event_id=str(claimed.event_id),
+        session_id=str(claimed.session_id),
         endpoint_id=str(claimed.endpoint_id),
         attempt=claimed.attempt,
         status=answer.status,

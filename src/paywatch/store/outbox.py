@@ -37,6 +37,7 @@ class Claimed:
 
     event_id: UUID
     endpoint_id: UUID
+    session_id: UUID  # what the event tells of
     lease_token: UUID
     attempt: int  # the number of the attempt to be made, from 1
     url: str
@@ -122,7 +123,8 @@ WITH RECURSIVE waiting AS (
      WHERE d.event_id = locked.event_id AND d.endpoint_id = locked.endpoint_id
     RETURNING d.event_id, d.endpoint_id, d.lease_token, d.attempts_made
 )
-SELECT leased.*, endpoints.url, endpoints.sealed_secret, events.payload
+SELECT leased.*, endpoints.url, endpoints.sealed_secret, events.payload,
+       events.subject AS session_id
   FROM leased
   JOIN events ON events.id = leased.event_id
   JOIN endpoints ON endpoints.id = leased.endpoint_id"""
@@ -288,6 +290,7 @@ def _claimed(row: Row[Any]) -> Claimed:
     return Claimed(
         event_id=row.event_id,
         endpoint_id=row.endpoint_id,
+        session_id=row.session_id,
         lease_token=row.lease_token,
         attempt=row.attempts_made + 1,
         url=row.url,

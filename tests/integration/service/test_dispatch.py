@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks import Webhook
+from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
 from paywatch.domain.delivery import SCHEDULE, Answer, Failure
@@ -128,6 +129,26 @@ async def test_a_delivery_is_signed_posted_and_recorded(
 
     assert await dispatch.run_once() == Dispatched()
     assert len(world.posts) == 1
+
+
+async def test_all_that_is_logged_about_a_delivery_names_its_session_and_event(
+    engine: AsyncEngine, shop: Told, clock: Clock
+) -> None:
+    [event_id] = await enqueue(engine, shop, START)
+    [[session_id]] = [row.values() for row in await rows(engine, "SELECT subject FROM events")]
+    bound: list[dict[str, object]] = []
+
+    async def answer(_: Post) -> Answer:
+        bound.append(get_contextvars())
+        return OK
+
+    with capture_logs() as logs:
+        await dispatcher(engine, World(answer), clock).run_once()
+    ids = {"session_id": str(session_id), "event_id": str(event_id)}
+    assert bound == [ids]
+    [line] = [line for line in logs if line["event"] == "delivery_delivered"]
+    assert ids.items() <= line.items()
+    assert get_contextvars() == {}
 
 
 async def test_over_a_real_socket_the_official_verifier_accepts_it(engine: AsyncEngine) -> None:
