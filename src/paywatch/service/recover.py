@@ -281,7 +281,16 @@ class Recovery:
         if not evidence.records:
             return 0
         order = Order(evidence, by=f"{BY}:{account}", unproven=unproven)
-        return len((await self.settler.settle(order)).outcomes)
+        outcomes = (await self.settler.settle(order)).outcomes
+        for credit, _, session_id in outcomes:
+            log.warning(
+                "repaired",
+                repair="missed_credit",
+                session_id=None if session_id is None else str(session_id),
+                operation_id=str(credit.operation_id),
+            )
+        self._count("missed_credit", len(outcomes))
+        return len(outcomes)
 
     async def _read_evidence(self, account: str, wanted: Sequence[Missing]) -> Batch:
         """Page through an account from the first session's opening to the last one's deadline.
@@ -346,8 +355,9 @@ def _marked(session: CheckoutSession, applied: Sequence[Credit]) -> Settlement:
     """The session as its applied credits make it: paid by the one that reached its amount."""
     totals = list(accumulate(credit.amount for credit in applied))
     completed_by = applied[bisect_left(totals, session.amount)]
-    paid = replace(session, status=SessionStatus.PAID, received=totals[-1])
+    if session.status is SessionStatus.PAID:
+        return Settlement(replace(session, received=totals[-1]), (), (), completed_by)
     cause = Cause.CREDITED_IN_FULL
-    transition = Transition(session.status, SessionStatus.PAID, cause, completed_by)
-    was_paid = session.status is SessionStatus.PAID
-    return Settlement(paid, (), () if was_paid else (transition,), completed_by)
+    transition = Transition(session.status, _after(session, cause), cause, completed_by)
+    paid = replace(session, status=transition.after, received=totals[-1])
+    return Settlement(paid, (), (transition,), completed_by)

@@ -129,8 +129,13 @@ async def test_an_announced_payment_found_on_horizon_is_settled_the_ordinary_way
     await care.shop.add_session()
     await care.announce(1)
     care.pages.credits = [make_credit()]
-    report = await care.run()
+    with capture_logs() as logs:
+        report = await care.run()
     assert (report.settled, report.returned) == (1, 0)
+    assert care.repaired("missed_credit") == 1
+    assert [line["operation_id"] for line in logs if line["event"] == "repaired"] == [
+        str(care.pages.credits[0].operation_id)
+    ]
     assert await care.shop.session() == ("paid", 100)
     assert await care.shop.rows(EVENTS) == [("checkout.session.paid",)]
     assert await care.shop.rows("SELECT count(*) FROM deliveries") == [(1,)]
@@ -333,7 +338,8 @@ async def test_a_paid_session_gets_the_payment_that_it_lacks_and_is_told_no_seco
     ]
     assert await care.shop.rows(EVENTS) == [("checkout.session.paid",)]
     assert len(await care.shop.rows(LOG)) == 1, "it was paid, and it is"
-    assert [line["repair"] for line in logs if line["event"] == "repaired"] == ["missing_payment"]
+    repairs = [line["repair"] for line in logs if line["event"] == "repaired"]
+    assert repairs == ["missed_credit", "missing_payment"]
 
 
 async def test_a_proof_in_parts_on_several_pages_is_found_whole(care: Care) -> None:
