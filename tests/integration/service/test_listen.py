@@ -160,8 +160,10 @@ async def test_a_restart_goes_on_where_the_last_one_committed(radio: Radio) -> N
 
 
 async def test_the_slower_of_two_stands_by_and_takes_over_when_the_leader_is_gone(
-    radio: Radio,
+    radio: Radio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    states: list[str] = []
+    monkeypatch.setattr(Listener, "_state", lambda _self, _account, state: states.append(state))
     await radio.shop.add_session()
     parts = [make_credit(50, ledger=ledger) for ledger in (1001, 1002)]
     leader = Radio(radio.shop)
@@ -177,6 +179,8 @@ async def test_the_slower_of_two_stands_by_and_takes_over_when_the_leader_is_gon
             assert radio.streams.opened[1] == (ACCOUNT, parts[0].operation_id)
             await radio.streams.settled(ACCOUNT, parts[1].operation_id)
     assert [line["account"] for line in logs if line["event"] == "standing_by"][:1] == [ACCOUNT]
+    assert "standby" in states
+    assert "stopped" not in states, "that would call an operator"
     assert await radio.shop.session() == ("paid", 100)
     assert await radio.shop.rows("SELECT count(*) FROM credits") == [(2,)]
 

@@ -90,6 +90,8 @@ async def test_a_server_that_ends_all_connections_loses_nothing(
     await shop.settler.settle(Order(make_batch([make_credit()], claim.position), "live", claim))
     event.remove(shop.engine.sync_engine, "before_cursor_execute", kill)
     assert kills == 0
+    value = shop.metrics.registry.get_sample_value
+    assert value("paywatch_settlement_duration_seconds_count") == 4, "each try is measured apart"
     assert await shop.session() == ("paid", 100)
     assert await shop.rows("SELECT count(*) FROM events") == [(1,)]
 

@@ -9,7 +9,10 @@ from prometheus_client import generate_latest
 
 from paywatch.config import CONFIG_VARIABLE, Settings, env_name, load
 from paywatch.domain.delivery import SCHEDULE
+from paywatch.horizon.recovery import CLOSED
+from paywatch.horizon.transport import NOT_FOUND
 from paywatch.telemetry import Metrics
+from paywatch.telemetry.metrics import ATTEMPT_RESULTS, REPAIRS, STREAM_STATES
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -105,6 +108,25 @@ def test_the_rules_rely_on_metrics_that_are_exported() -> None:
     used = mentioned(expressions)
     assert len(used) > 10
     assert used <= exported()
+
+
+# A status code is Horizon's word; a reason is one of those that the program gives.
+REASONS = {CLOSED, NOT_FOUND}
+LABEL_VALUES = {
+    "paywatch_stream_state": set(STREAM_STATES),
+    "repair": set(REPAIRS),
+    "result": set(ATTEMPT_RESULTS),
+    "reason": REASONS,
+    "code": {"429"},
+    "job": {"paywatch"},
+}
+
+
+def test_the_rules_look_for_label_values_that_the_program_gives() -> None:
+    matchers = re.findall(r'[{,](\w+)[!=]~?"([^"]*)"', RULES)
+    assert len(matchers) >= 7
+    for label, values in matchers:
+        assert set(values.split("|")) <= LABEL_VALUES[label], label
 
 
 def test_the_operators_page_names_exactly_the_metrics() -> None:

@@ -1,11 +1,16 @@
 """Metrics: what the operator's rules rely on is there from the start, under its name."""
 
+import re
+from pathlib import Path
+
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+import paywatch
 from paywatch.domain.checkout import SessionStatus
 from paywatch.domain.settlement import Outcome
 from paywatch.telemetry import Metrics
+from paywatch.telemetry.metrics import ATTEMPT_RESULTS, REPAIRS, STREAM_STATES
 
 EVERYTHING = {
     "paywatch_build_info",
@@ -50,6 +55,18 @@ def test_exactly_the_documented_metrics_are_exported() -> None:
     names = {name for name in exported(Metrics()) if name.startswith("paywatch_")}
     # The creation times that the library adds are not metrics of ours.
     assert {name for name in names if not name.endswith("_created")} == EVERYTHING
+
+
+def test_every_metric_and_every_label_value_is_set_by_somebody() -> None:
+    source = Path(paywatch.__file__).parent
+    others = [path for path in source.rglob("*.py") if path.name != "metrics.py"]
+    text = "\n".join(path.read_text() for path in others)
+    used = set(re.findall(r"\b(?:metrics|counted)\.([a-z_]+)\b", text))
+    ours = set(vars(Metrics())) - {"registry"}
+    assert len(ours) > 20
+    assert ours <= used
+    values = {*STREAM_STATES, *ATTEMPT_RESULTS, *REPAIRS}
+    assert {value for value in values if f'"{value}"' not in text} == set()
 
 
 def test_two_daemons_in_one_process_do_not_share_a_number() -> None:
