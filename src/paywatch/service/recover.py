@@ -140,7 +140,7 @@ class Recovery:
                 await quarantine.count(conn),
             )
 
-        found, quarantined = await self._transaction(check, "REPEATABLE READ")
+        found, quarantined = await self._with_conn(check, "REPEATABLE READ")
         self.metrics.invariant_violations.set(len(found))
         self.metrics.invariants_checked_at.set(now.timestamp())
         self.metrics.quarantine.set(quarantined)
@@ -163,7 +163,7 @@ class Recovery:
             await events.enqueue(conn, map(domain_events.session_expired, expired), now)
             return expired
 
-        expired = await self._transaction(expire)
+        expired = await self._with_conn(expire)
         for session in expired:
             log.info("session_expired", session_id=str(session.id), received=session.received)
         self._count("expired", len(expired))
@@ -174,7 +174,7 @@ class Recovery:
     async def _repair_stuck(self, now: datetime) -> tuple[_Search, int]:
         """Look for announced payments that were never seen; without a trace, back to pending."""
         before = now - timedelta(seconds=self.timing.processing_s)
-        stuck = await self._transaction(
+        stuck = await self._with_conn(
             lambda conn: recovery.find_stuck(conn, before), "REPEATABLE READ"
         )
         search = await self._search(stuck)
@@ -186,7 +186,7 @@ class Recovery:
             await recovery.log_transitions(conn, changes, now)
             return returned
 
-        returned = await self._transaction(give_up) if untraced else set()
+        returned = await self._with_conn(give_up) if untraced else set()
         for session_id in sorted(returned):
             log.warning("repaired", repair="processing", session_id=str(session_id))
         self._count("processing", len(returned))
@@ -194,14 +194,14 @@ class Recovery:
 
     async def _repair_unproven(self, since: datetime) -> tuple[_Search, int, int]:
         """Look for the credits of paid sessions that have none; without a trace, alarm."""
-        unproven = await self._transaction(
+        unproven = await self._with_conn(
             lambda conn: recovery.find_unproven(conn, since), "REPEATABLE READ"
         )
         search = await self._search(unproven, frozenset(m.session.id for m in unproven))
         ids = _searched(unproven, search)
         if not ids:
             return search, 0, 0
-        left = await self._transaction(
+        left = await self._with_conn(
             lambda conn: recovery.still_unproven(conn, ids), "REPEATABLE READ"
         )
         for session_id in sorted(set(ids) - left):
@@ -230,7 +230,7 @@ class Recovery:
             await events.enqueue(conn, told, now)
             return unmarked
 
-        marked = await self._transaction(mark)
+        marked = await self._with_conn(mark)
         for session in marked:
             log.warning("repaired", repair="unmarked_paid", session_id=str(session.id))
         self._count("unmarked_paid", len(marked))
@@ -240,7 +240,7 @@ class Recovery:
 
     async def _release_leases(self) -> int:
         now = self.clock()
-        freed = await self._transaction(
+        freed = await self._with_conn(
             lambda conn: outbox.release_dead_leases(conn, now), "READ COMMITTED"
         )
         for event_id, _ in freed:
@@ -251,7 +251,7 @@ class Recovery:
     async def _bury_undeliverable(self) -> int:
         """Give up what was enqueued in the moment when its endpoint was disabled."""
         now = self.clock()
-        buried = await self._transaction(lambda conn: outbox.bury(conn, now), "READ COMMITTED")
+        buried = await self._with_conn(lambda conn: outbox.bury(conn, now), "READ COMMITTED")
         for event_id, _ in buried:
             log.warning("repaired", repair="undeliverable", event_id=str(event_id))
         self._count("undeliverable", len(buried))
@@ -313,7 +313,7 @@ class Recovery:
             f"{account}: more than {LONGEST_SEARCH} pages from {after} on: run a backfill"
         )
 
-    async def _transaction(
+    async def _with_conn(
         self,
         work: Callable[[AsyncConnection], Awaitable[T]],
         isolation_level: IsolationLevel = "SERIALIZABLE",

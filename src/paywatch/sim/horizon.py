@@ -17,7 +17,7 @@ from paywatch.sim.signals import EventLog, Signal
 from paywatch.sim.streaming import EventStream, StreamSettings, break_off
 from paywatch.sim.submission import Submitter
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _HTML: Final = "<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>"
 
 
@@ -126,7 +126,7 @@ class HorizonServer:
         return self.settings.base_url or self._own_url
 
     @web.middleware
-    async def _see(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _see(self, request: web.Request, handler: _Next) -> web.StreamResponse:
         seen = SeenRequest(
             request.method,
             request.path,
@@ -147,7 +147,7 @@ class HorizonServer:
         self.requests.changed()
 
     @web.middleware
-    async def _explain(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _explain(self, request: web.Request, handler: _Next) -> web.StreamResponse:
         try:
             return await handler(request)
         except Problem as problem:
@@ -156,7 +156,7 @@ class HorizonServer:
             return problems.not_found().response()
 
     @web.middleware
-    async def _disturb(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _disturb(self, request: web.Request, handler: _Next) -> web.StreamResponse:
         if request.method != "GET" or request.path == "/friendbot":
             return await handler(request)
         moment = Moment.STREAM if _streams(request) else Moment.PAGE
@@ -178,7 +178,7 @@ class HorizonServer:
         return response
 
     @web.middleware
-    async def _limit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _limit(self, request: web.Request, handler: _Next) -> web.StreamResponse:
         # Streams pay for each look instead, and their refusals have none of the headers.
         if self._limiter is None or _streams(request):
             return await handler(request)

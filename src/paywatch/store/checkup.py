@@ -1,4 +1,4 @@
-"""What the doctor asks the database."""
+"""What the doctor and the page of readiness ask the database."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -46,8 +46,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        info = Info("paywatch_build", "The running program.", registry=self.registry)
-        info.info({"version": version("paywatch"), "python": platform.python_version()})
+        build = Info("paywatch_build", "The running program.", registry=self.registry)
+        build.info({"version": version("paywatch"), "python": platform.python_version()})
         self._add_position()
         self._add_settlement()
         self._add_webhooks()

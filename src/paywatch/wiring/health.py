@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import text
-
 from paywatch.errors import MigrationError
 from paywatch.service.gauges import Gauges
+from paywatch.store.checkup import read_server
 from paywatch.store.migrate import require_current
 from paywatch.store.retry import DATABASE_ERRORS
 from paywatch.web.health import Check, Finding, judge_listen, judge_upstream
@@ -44,7 +43,7 @@ class Health:
         """Whether PostgreSQL answers."""
         try:
             async with self.house.engine.connect() as conn:
-                await conn.execute(text("SELECT 1"))
+                await read_server(conn)
         except DATABASE_ERRORS as error:
             return Finding(
                 ready=False,

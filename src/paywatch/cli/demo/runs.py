@@ -133,17 +133,17 @@ async def _tell_webhooks(town: Town) -> None:
             heard[webhook.id] += 1
             signature = "verified" if webhook.verified_by(secret, time.time()) else "NOT VERIFIED"
             again = f", time {heard[webhook.id]}" if heard[webhook.id] > 1 else ""
-            subject = _data(webhook).get("session_id")
+            subject = _told(webhook).get("session_id")
             say(f"told      {subject}  {webhook.type} {webhook.id}, signature {signature}{again}")
 
 
 def _is_about(webhook: ReceivedWebhook, session: CheckoutSession) -> bool:
-    return webhook.type == EventType.SESSION_PAID and _data(webhook).get("session_id") == str(
+    return webhook.type == EventType.SESSION_PAID and _told(webhook).get("session_id") == str(
         session.id
     )
 
 
-def _data(webhook: ReceivedWebhook) -> dict[str, Any]:
+def _told(webhook: ReceivedWebhook) -> dict[str, Any]:
     payload = webhook.payload()
-    data = payload.get("data") if isinstance(payload, dict) else None
-    return data if isinstance(data, dict) else {}
+    told = payload.get("data") if isinstance(payload, dict) else None
+    return told if isinstance(told, dict) else {}
