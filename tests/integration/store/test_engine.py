@@ -9,13 +9,21 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.errors import ConfigError
-from paywatch.store.engine import LIMITS, POOL_SIZE, create_engine, sqlalchemy_url
+from paywatch.store.engine import POOL_SIZE, create_engine, sqlalchemy_url
 
 SETTINGS = "SELECT name, current_setting(name) AS value FROM unnest(CAST(:names AS text[])) AS name"
 
 
 async def test_every_connection_of_the_pool_has_the_limits(engine: AsyncEngine) -> None:
-    expected = {"timezone": "UTC"} | LIMITS | {"transaction_isolation": "serializable"}
+    expected = {
+        "timezone": "UTC",
+        "synchronous_commit": "on",
+        "lock_timeout": "5s",
+        "statement_timeout": "30s",
+        "idle_in_transaction_session_timeout": "30s",
+        "application_name": "paywatch",
+        "transaction_isolation": "serializable",
+    }
     async with AsyncExitStack() as pool:
         conns = [await pool.enter_async_context(engine.connect()) for _ in range(POOL_SIZE)]
         pids = set()
