@@ -14,7 +14,14 @@ from paywatch.store.engine import POOL_SIZE, create_engine, sqlalchemy_url
 SETTINGS = "SELECT name, current_setting(name) AS value FROM unnest(CAST(:names AS text[])) AS name"
 
 
-async def test_every_connection_of_the_pool_has_the_limits(engine: AsyncEngine) -> None:
+async def test_every_connection_of_the_pool_has_the_limits(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """Whatever an administrator has set for the database."""
+    with psycopg.connect(database_url, autocommit=True) as other:
+        name = other.info.dbname
+        for setting in ("synchronous_commit = off", "timezone = 'Asia/Tokyo'", "lock_timeout = 0"):
+            other.execute(f"ALTER DATABASE {name} SET {setting}")
     expected = {
         "timezone": "UTC",
         "synchronous_commit": "on",
