@@ -115,7 +115,7 @@ async def test_systemd_is_told_of_the_start_and_the_stop(
     await running
 
 
-async def test_the_watchdog_is_fed_by_progress_only(
+async def test_lesson_13_the_watchdog_is_fed_by_progress_only(
     site: Site, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(_self: Listener, stop: asyncio.Event) -> None:

@@ -131,7 +131,7 @@ STREAM_FAULTS = {
 
 
 @pytest.mark.parametrize(("fault", "reason"), STREAM_FAULTS.values(), ids=STREAM_FAULTS)
-async def test_a_stream_survives(fault: Fault, reason: str | None, fast: Timing) -> None:
+async def test_lesson_14_a_stream_survives(fault: Fault, reason: str | None, fast: Timing) -> None:
     async with watching(replace(fast, reconcile_s=0.5)) as watch:
         await watch.stream_is_open()
         await watch.pay()
@@ -146,7 +146,7 @@ async def test_a_stream_survives(fault: Fault, reason: str | None, fast: Timing)
             assert reason in watch.reasons
 
 
-async def test_a_hanging_stream_loses_nothing_and_delays_little(hasty: Timing) -> None:
+async def test_lesson_7_a_hanging_stream_loses_nothing_and_delays_little(hasty: Timing) -> None:
     async with watching(hasty) as watch:
         await watch.stream_is_open()
         struck = watch.network.faults.next(Fault.HANG, Moment.EVENT)
@@ -182,7 +182,7 @@ REQUEST_FAULTS = {
 
 
 @pytest.mark.parametrize(("moment", "fault", "reason"), REQUEST_FAULTS.values(), ids=REQUEST_FAULTS)
-async def test_a_request_survives(
+async def test_lesson_14_a_request_survives(
     moment: Moment, fault: Fault, reason: str | None, fast: Timing, hasty: Timing
 ) -> None:
     async with watching(hasty if fault is Fault.HANG else fast) as watch:

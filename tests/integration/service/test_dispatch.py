@@ -190,7 +190,7 @@ async def test_nothing_is_in_a_transaction_while_a_post_is_under_way(
     assert open_ones == []
 
 
-async def test_a_failure_is_tried_again_by_the_schedule_with_the_same_id(
+async def test_lesson_14_a_failure_is_tried_again_by_the_schedule_with_the_same_id(
     engine: AsyncEngine, shop: Told, clock: Clock
 ) -> None:
     [event_id] = await enqueue(engine, shop, START)
@@ -401,7 +401,7 @@ async def test_an_answer_that_cannot_be_stored_does_not_cost_the_verdict(
     assert recorded == [(200, b""), (200, b"")]
 
 
-async def test_dispatchers_share_the_work_and_post_nothing_twice(
+async def test_lesson_4_dispatchers_share_the_work_and_post_nothing_twice(
     engine: AsyncEngine, database_url: str, clock: Clock
 ) -> None:
     shops = [await merchant(engine, VAULT, f"https://{n}.example/", START) for n in range(10)]

@@ -88,7 +88,7 @@ async def second_shop(shop: Shop) -> Shop:
     return await Shop(shop.engine, OTHER, uuid4(), uuid4()).open()
 
 
-async def test_every_account_is_followed_from_its_stored_cursor(radio: Radio) -> None:
+async def test_lesson_15_every_account_is_followed_from_its_stored_cursor(radio: Radio) -> None:
     """Never from `now`, never from a place derived from the tip (lessons 10 and 15)."""
     other = await second_shop(radio.shop)
     await radio.shop.add_session(1)
@@ -143,7 +143,7 @@ async def test_a_stop_finishes_the_batch_that_was_begun(radio: Radio, database_u
     assert await radio.shop.rows("SELECT position FROM cursors") == [(make_credit().operation_id,)]
 
 
-async def test_a_restart_goes_on_where_the_last_one_committed(radio: Radio) -> None:
+async def test_lesson_10_a_restart_goes_on_where_the_last_one_committed(radio: Radio) -> None:
     """The cursor is saved with what it brought, never after a failure (lesson 11)."""
     radio.streams.size = 1
     await radio.shop.add_session()
@@ -207,7 +207,7 @@ async def test_a_standby_waits_until_the_leader_moves_no_more(radio: Radio) -> N
 
 
 @pytest.mark.parametrize("error", [HistoryGap(), NetworkReset(), WrongNetwork()])
-async def test_a_stream_that_may_not_go_on_stops_alone_says_so_and_is_tried_again(
+async def test_lesson_14_a_stream_that_may_not_go_on_stops_alone_says_so_and_is_tried_again(
     radio: Radio, error: HorizonError
 ) -> None:
     """One unreadable account ends neither the process nor the others (lesson 14)."""

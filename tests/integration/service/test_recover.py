@@ -490,7 +490,9 @@ async def test_a_canceled_session_with_enough_credits_is_left_to_a_person(care: 
 # Expiry, leases, and what must always hold.
 
 
-async def test_a_session_expires_when_its_stream_was_read_past_its_deadline(care: Care) -> None:
+async def test_lesson_2_a_session_expires_when_its_stream_was_read_past_its_deadline(
+    care: Care,
+) -> None:
     session = await care.shop.add_session(expires_at=closing(1010))
     await care.shop.settle(make_credit(30))
     care.shop.told = 0

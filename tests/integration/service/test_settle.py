@@ -120,7 +120,7 @@ async def test_a_second_payment_of_a_paid_session_warns_and_changes_nothing(shop
     assert (warning["event"], warning["outcome"]) == ("credit_held", "duplicate")
 
 
-async def test_what_matches_nothing_or_is_not_what_was_asked_is_held_with_its_reason(
+async def test_lesson_12_what_matches_nothing_or_is_not_what_was_asked_is_held_with_its_reason(
     shop: Shop,
 ) -> None:
     session = await shop.add_session()
@@ -241,7 +241,9 @@ async def test_a_negative_amount_is_refused_by_the_table_itself(shop: Shop) -> N
 
 
 @pytest.mark.parametrize("size", [1, 20, 200])
-async def test_the_number_of_statements_per_batch_is_constant(shop: Shop, size: int) -> None:
+async def test_lesson_7_the_number_of_statements_per_batch_is_constant(
+    shop: Shop, size: int
+) -> None:
     for number in range(1, size + 1):
         await shop.add_session(number)
     claim = await shop.claim()

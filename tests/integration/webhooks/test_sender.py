@@ -93,7 +93,7 @@ async def test_what_is_sent_arrives_byte_for_byte_and_verifies(servers: Servers)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_never_followed(servers: Servers, status: int) -> None:
+async def test_lesson_8_a_redirect_is_never_followed(servers: Servers, status: int) -> None:
     paths: list[str] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -253,7 +253,7 @@ async def test_a_name_that_does_not_resolve_is_told() -> None:
 
 
 @pytest.mark.parametrize("addresses", [("1.1.1.1", "10.0.0.1"), ("::1",), ("169.254.169.254",)])
-async def test_a_name_with_a_private_address_is_refused_at_connect(
+async def test_lesson_8_a_name_with_a_private_address_is_refused_at_connect(
     addresses: tuple[str, ...],
 ) -> None:
     names = Names(addresses)

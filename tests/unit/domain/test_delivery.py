@@ -37,7 +37,7 @@ def delay_after(attempt: int, answer: Answer) -> timedelta:
     return at - NOW
 
 
-def test_the_schedule_is_ten_attempts_over_75_6_hours() -> None:
+def test_lesson_8_the_schedule_is_ten_attempts_over_75_6_hours() -> None:
     assert MAX_ATTEMPTS == 10
     assert sum(SCHEDULE, timedelta()).total_seconds() / 3600 == pytest.approx(75.6, abs=0.05)
 
@@ -113,7 +113,7 @@ def test_anything_else_is_tried_again(answer: Answer) -> None:
     assert judge(answer, 1, NOW, Middle()) == Retry(NOW + timedelta(seconds=5))
 
 
-def test_a_404_during_a_deployment_does_not_kill_the_event() -> None:
+def test_lesson_8_a_404_during_a_deployment_does_not_kill_the_event() -> None:
     """Lesson 8."""
     for attempt in range(1, MAX_ATTEMPTS):
         assert isinstance(judge(Answer(status=404), attempt, NOW, Middle()), Retry)

@@ -184,7 +184,7 @@ async def test_an_early_record_is_not_repeated_by_the_next_connection() -> None:
     assert {batch.upto for batch in found} == {START}
 
 
-async def test_pages_follow_pages_before_a_stream_is_opened() -> None:
+async def test_lesson_17_pages_follow_pages_before_a_stream_is_opened() -> None:
     horizon = Horizon()
     horizon.limit = 2
     horizon.close(*(op(ledger) for ledger in range(11, 16)))

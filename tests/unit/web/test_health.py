@@ -52,7 +52,7 @@ def test_the_worst_stream_is_named() -> None:
     assert message.startswith("2 of 3 streams are behind Horizon, G2 by 3600 s; ")
 
 
-def test_upstream_behind_and_we_behind_are_different_states() -> None:
+def test_lesson_17_upstream_behind_and_we_behind_are_different_states() -> None:
     """An hour-old tip that we have read to its end: Horizon is late, we are not."""
     assert judge_upstream(NOW - s(3600), NOW).state == "behind"
     assert judge_listen({"G1": s(0)}).ready

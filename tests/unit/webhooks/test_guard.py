@@ -244,7 +244,7 @@ def test_other_urls_are_refused_by_the_part_that_is_wrong(text: str, part: str) 
 
 
 @pytest.mark.parametrize("host", ODD_LOOPBACKS)
-def test_every_spelling_of_loopback_is_refused(host: str) -> None:
+def test_lesson_8_every_spelling_of_loopback_is_refused(host: str) -> None:
     with pytest.raises(WebhookRefused, match="host"):
         check_url(f"https://{host}/hook", STRICT)
 
