@@ -25,8 +25,10 @@ class Page:
     is_full: bool  # there may be more at once
 
     @classmethod
-    def of(cls, records: Sequence[Raw], after: Position, root: Root) -> Self:
-        """Check a page that was read after `root` was, from the same instance.
+    def of(
+        cls, records: Sequence[Raw], after: Position, root: Root, limit: int = PAGE_LIMIT
+    ) -> Self:
+        """Check a page of `limit` that was read after `root` was, from the same instance.
 
         Only an empty page moves past the last record, to the end of the root's latest ledger. A
         short page would prove as much of a single instance; but behind a load balancer the root's
@@ -47,7 +49,7 @@ class Page:
                 raise HorizonUnavailable("order", f"position {position} after {last} in a page")
             last = position
         closed_at = _closed_at(placed[-1][1])
-        return cls(placed, after, last, closed_at, is_full=len(placed) >= PAGE_LIMIT)
+        return cls(placed, after, last, closed_at, is_full=len(placed) >= limit)
 
     def batch(self, watched: Container[str], known: Container[Position] = ()) -> Batch:
         """Read the records that are not known yet."""

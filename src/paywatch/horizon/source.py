@@ -24,7 +24,7 @@ from paywatch.horizon.live import AccountStream
 from paywatch.horizon.pages import Page, read_placed
 from paywatch.horizon.recovery import Recovery
 from paywatch.horizon.timing import Timing
-from paywatch.horizon.transport import NOT_FOUND, HorizonTransport
+from paywatch.horizon.transport import NOT_FOUND, TOO_LARGE, HorizonTransport
 
 _TX_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -134,14 +134,28 @@ class HorizonSource:
         # The order matters: what is not on the page may be claimed only up to a tip read before.
         root = await self._checked_root()
         root.require_history(after)
-        query = self._payments(account, after)
         try:
-            document = await query.call()
+            document, limit = await self._call_page(account, after)
         except HorizonUnavailable as error:
             if error.reason != NOT_FOUND:
                 raise
             return await self._page_without_history(account, after, root)
-        return Page.of(read_records(document), after, root)
+        return Page.of(read_records(document), after, root, limit)
+
+    async def _call_page(
+        self, account: str, after: Position, limit: int = PAGE_LIMIT
+    ) -> tuple[dict[str, Any], int]:
+        """Ask for fewer records where so many are too large; give the limit that fitted.
+
+        Each record embeds its whole transaction: two of a hundred operations each, with meta, can
+        be over the cap together, and anyone can send them for a few stroops.
+        """
+        try:
+            return await self._payments(account, after).limit(limit).call(), limit
+        except HorizonUnavailable as error:
+            if error.reason != TOO_LARGE or limit == 1:
+                raise
+        return await self._call_page(account, after, max(1, limit // 10))
 
     async def _page_without_history(self, account: str, after: Position, root: Root) -> Page:
         """Take Horizon's 404 for an empty page only as far as the account's own entry proves it.

@@ -23,6 +23,7 @@ from paywatch.horizon.strict_json import parse_object
 from paywatch.horizon.timing import Timing
 
 NOT_FOUND: Final = "not_found"  # Horizon's own 404; a proxy's is `status_404`
+TOO_LARGE: Final = "too_large"
 MAX_PAGE_BYTES: Final = 32 << 20
 MAX_RECORD_BYTES: Final = 1 << 20
 
@@ -197,7 +198,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > max_bytes:
-            raise HorizonUnavailable("too_large", f"a document of more than {max_bytes} bytes")
+            raise HorizonUnavailable(TOO_LARGE, f"a document of more than {max_bytes} bytes")
     return bytes(body)
 
 
@@ -210,7 +211,7 @@ def read_retry_after(status: int, headers: Mapping[str, str], now: datetime) -> 
         return float(asked)
     try:
         at = parsedate_to_datetime(asked)
-    except ValueError:
+    except (ValueError, OverflowError):  # a number in it may be of any size
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return max(0.0, (at - now).total_seconds())

@@ -17,6 +17,7 @@ from paywatch.errors import (
 from paywatch.horizon.documents import Root
 from paywatch.horizon.source import HorizonSource
 from paywatch.horizon.timing import Timing
+from paywatch.horizon.transport import HorizonTransport
 from paywatch.sim import Fault, Moment, SimNetwork, Wallet
 
 
@@ -105,6 +106,23 @@ async def test_pages_follow_one_another_to_the_tip(
     assert sizes == [200, 200, 50, 0]
     assert found == 450
     assert position == await source.tip()
+
+
+@pytest.mark.parametrize(("kib", "fit"), [(6, 1), (12, 2), (90, 20)])  # a record has 4 KiB
+async def test_records_too_large_for_one_page_are_read_by_smaller_ones(
+    network: SimNetwork, fast: Timing, kib: int, fit: int
+) -> None:
+    alice, shop = await network.fund("alice", "shop")
+    position = Position.after_ledger(network.ledger.latest.sequence)
+    await network.pay(*[alice.pay(shop.account_id, "1") for _ in range(25)])
+    transport = HorizonTransport(fast, max_page_bytes=kib << 10)
+    sizes: list[int] = []
+    async with HorizonSource(network.url, network.passphrase, transport, timing=fast) as source:
+        while (page := await source.read_page(shop.account_id, position)).records:
+            sizes.append(len(page.records))
+            assert page.is_full or sum(sizes) == 25, "there is more at once"
+            position = page.upto
+    assert (sum(sizes), max(sizes)) == (25, fit)
 
 
 async def test_an_outgoing_payment_is_read_and_holds_nothing(

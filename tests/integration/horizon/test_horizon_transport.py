@@ -161,6 +161,7 @@ async def test_429_says_how_long_to_wait(raw_server: Any, fast: Timing) -> None:
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "9" * 400}, None),
+        ({"Retry-After": f"Sat, 01 Aug {'9' * 400} 10:00:00 GMT"}, None),
         ({"X-RateLimit-Reset": "12"}, None),  # says nothing about a 503
     ],
 )
