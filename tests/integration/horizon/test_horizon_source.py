@@ -70,7 +70,7 @@ async def test_another_network_is_refused(network: SimNetwork, fast: Timing) -> 
                 await refused
 
 
-async def test_a_new_account_starts_after_the_latest_ledger(
+async def test_lesson_6_a_new_account_starts_after_the_latest_ledger(
     network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
 ) -> None:
     await network.pay(alice.pay(shop.account_id, "1"))

@@ -18,7 +18,7 @@ from paywatch.errors import HistoryGap, HorizonError, NetworkReset, WrongNetwork
 from paywatch.service.listen import Listener, Timing
 from paywatch.telemetry import Progress
 from paywatch.telemetry.metrics import STREAM_STATES
-from support import ACCOUNT, NOW, START, Shop, address, make_credit
+from support import ACCOUNT, NOW, START, USDC, Shop, address, make_credit
 from support.locks import somebody_waits_for_a_lock
 from support.streams import Streams
 
@@ -104,6 +104,17 @@ async def test_lesson_15_every_account_is_followed_from_its_stored_cursor(radio:
     assert await other.session(2) == ("paid", 100)
     value = radio.shop.metrics.registry.get_sample_value
     assert value("paywatch_position_ledger", {"stream": OTHER}) == 1500
+
+
+async def test_lesson_15_two_assets_on_one_account_are_read_by_one_stream(radio: Radio) -> None:
+    await radio.shop.add_session(1)
+    await radio.shop.add_session(2, asset=USDC)
+    lumens, dollars = make_credit(tx=1), make_credit(tx=2, asset=USDC, memo=Memo.of_id(2))
+    async with radio.on():
+        await radio.streams.grow(lumens, dollars)
+        await radio.streams.settled(ACCOUNT, dollars.operation_id)
+    assert radio.streams.opened == [(ACCOUNT, START)]
+    assert await radio.shop.session(1) == await radio.shop.session(2) == ("paid", 100)
 
 
 async def test_an_account_added_while_it_runs_is_taken_up(radio: Radio) -> None:

@@ -8,6 +8,7 @@ from random import Random
 import psycopg
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.domain.ledger import Memo
@@ -94,6 +95,46 @@ async def test_a_server_that_ends_all_connections_loses_nothing(
     assert value("paywatch_settlement_duration_seconds_count") == 4, "each try is measured apart"
     assert await shop.session() == ("paid", 100)
     assert await shop.rows("SELECT count(*) FROM events") == [(1,)]
+
+
+async def break_the_outbox(shop: Shop) -> None:
+    """No delivery can be written, and no waiting helps."""
+    await shop.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN RAISE EXCEPTION 'no outbox'; END $$"
+    )
+    await shop.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON deliveries FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+
+
+async def test_lesson_3_no_payment_is_committed_without_the_event_that_tells_of_it(
+    shop: Shop,
+) -> None:
+    await shop.add_session()
+    await break_the_outbox(shop)
+    with pytest.raises(DBAPIError, match="no outbox"):
+        await shop.settle(make_credit())
+    assert await shop.session() == ("pending", 0)
+    for table in ("credits", "payments", "events", "session_transitions", "quarantine"):
+        assert await shop.rows(f"SELECT count(*) FROM {table}") == [(0,)], table
+    assert shop.told == 0
+
+
+async def test_lesson_11_after_a_failure_the_cursor_stands_and_the_batch_comes_again(
+    shop: Shop,
+) -> None:
+    await shop.add_session()
+    await break_the_outbox(shop)
+    claim = await shop.claim()
+    order = Order(make_batch([make_credit()], claim.position), "live", claim)
+    with pytest.raises(DBAPIError, match="no outbox"):
+        await shop.settler.settle(order)
+    assert await shop.rows("SELECT position FROM cursors") == [(claim.position,)]
+    await shop.execute("DROP TRIGGER refuse ON deliveries")
+    await shop.settler.settle(order)
+    assert await shop.rows("SELECT position FROM cursors") == [(order.batch.upto,)]
+    assert await shop.session() == ("paid", 100)
 
 
 async def both(engine: AsyncEngine, shop: Shop, *orders: Order) -> None:

@@ -167,7 +167,9 @@ async def test_head_is_answered_like_get_without_a_body(path: str) -> None:
         assert await response.read() == b""
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/redoc", "/health", "/.env"])
+@pytest.mark.parametrize(
+    "path", ["/sessions", "/checkout", "/docs", "/openapi.json", "/redoc", "/health", "/.env"]
+)
 async def test_lesson_9_nothing_else_is_served(path: str) -> None:
     async with running() as daemon, aiohttp.request("GET", daemon.url + path) as response:
         assert response.status == 404
