@@ -556,17 +556,17 @@ async def test_a_backfill_of_the_past_and_another_accounts_stream_expire_nothing
 async def test_thousands_of_overdue_sessions_expire_in_runs_of_constant_statements(
     care: Care, engine: AsyncEngine
 ) -> None:
+    other = await second_shop(care.shop)
     await care.shop.execute(
         "INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_id, asset,"
         " amount, expires_at, created_at, updated_at, opened_position)"
-        " SELECT gen_random_uuid(), :merchant, :account, 'id', int8send(n), n, 'native', 1,"
-        " :until, :at, :at, 0 FROM generate_series(1, 1200) n",
-        merchant=care.shop.merchant_id,
-        account=ACCOUNT,
+        " SELECT gen_random_uuid(), merchant_id, account, 'id', int8send(n), n, 'native', 1,"
+        " :until, :at, :at, 0 FROM generate_series(1, 600) n, accounts",
         until=NOW,
         at=NOW - timedelta(hours=1),
     )
-    await care.read_through(NOW + timedelta(seconds=1))
+    for account in (ACCOUNT, other.account):
+        await care.read_through(NOW + timedelta(seconds=1), account)
     recovery, expired = care.recovery, []
 
     async def expire() -> None:
