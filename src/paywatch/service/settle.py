@@ -7,7 +7,7 @@ deliveries. Whatever fails, either all of it happened or nothing did.
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
 from uuid import UUID
@@ -178,7 +178,9 @@ class _Attempt:
             settled = await self._write(conn, readable, now)
         settled += Settled(quarantined=tuple(unreadable))
         if settled.quarantined:
-            await quarantine.insert(conn, self._order.by, settled.quarantined, now)
+            new = await quarantine.insert(conn, self._order.by, settled.quarantined, now)
+            kept = tuple(r for r in settled.quarantined if r.operation_id in new)
+            settled = replace(settled, quarantined=kept)
         return settled
 
     async def _write_what_can_be(

@@ -37,15 +37,22 @@ ON CONFLICT (tx_hash) DO NOTHING"""
 
 # A row that another transaction has written since our snapshot is no conflict to pass over but a
 # serialization failure, which is tried again; as a unique violation it would be taken for bad data.
+# What could not be read before, and now is, leaves the quarantine of its account's streams.
 _INSERT_CREDITS = text(
     """
+WITH r AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
+           operation_id bigint, change_index smallint, account text, muxed_id numeric, asset text,
+           amount bigint, tx_hash bytea, inner_tx_hash bytea, payer text, memo_type text,
+           memo bytea, closed_at timestamptz, outcome text, session_id uuid)
+), released AS (
+    DELETE FROM quarantine q USING r
+     WHERE q.operation_id = r.operation_id AND split_part(q.stream, ':', 2) = r.account
+)
 INSERT INTO credits
        (operation_id, change_index, account, muxed_id, asset, amount, tx_hash, inner_tx_hash,
         payer, memo_type, memo, closed_at, outcome, session_id, recorded_at)
-SELECT r.*, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
-       operation_id bigint, change_index smallint, account text, muxed_id numeric, asset text,
-       amount bigint, tx_hash bytea, inner_tx_hash bytea, payer text, memo_type text, memo bytea,
-       closed_at timestamptz, outcome text, session_id uuid)
+SELECT r.*, CAST(:now AS timestamptz) FROM r
 ON CONFLICT (operation_id, change_index) DO NOTHING"""
 )
 
@@ -82,7 +89,7 @@ async def insert_credits(
     outcomes: Collection[tuple[Credit, Outcome, UUID | None]],
     now: datetime,
 ) -> None:
-    """Write credits with what they did and to which session.
+    """Write credits with what they did and to which session; they leave the quarantine.
 
     Raises:
         StoreError: one is known already; ask `known` in the same transaction.

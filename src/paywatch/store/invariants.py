@@ -113,7 +113,8 @@ SELECT d.event_id, format('is %s after %s attempts, %s recorded', d.state, d.att
   LEFT JOIN attempts a USING (event_id, endpoint_id)
  WHERE e.recorded_at >= :since
  GROUP BY d.event_id, d.endpoint_id
-HAVING (d.state = 'delivered') <> (count(*) FILTER (WHERE a.status_code / 100 = 2) = 1)
+HAVING (d.state = 'delivered') <>
+       (count(*) FILTER (WHERE a.status_code / 100 = 2 AND a.error IS NULL) = 1)
     OR d.attempts_made <> count(a.number) OR d.attempts_made <> coalesce(max(a.number), 0)""",
     "no_lease_outlives_its_time": """
 SELECT event_id, format('leased until %s', lease_until) FROM deliveries
@@ -121,7 +122,8 @@ SELECT event_id, format('leased until %s', lease_until) FROM deliveries
     "no_credit_is_quarantined": """
 SELECT q.operation_id, 'is a credit and in quarantine'
   FROM quarantine q WHERE q.quarantined_at >= :since
-   AND EXISTS (SELECT FROM credits c WHERE c.operation_id = q.operation_id)""",
+   AND EXISTS (SELECT FROM credits c WHERE c.operation_id = q.operation_id
+                                       AND c.account = split_part(q.stream, ':', 2))""",
     "a_watched_account_is_read": """
 SELECT a.account, 'has no live cursor, or one before the place where watching began'
   FROM accounts a LEFT JOIN cursors c ON c.stream = 'live:' || a.account

@@ -19,19 +19,28 @@ class Quarantined:
     reason: str
 
 
+# What is a credit of the stream's account already was read whole before: nothing is missing.
 _INSERT = text(
     """
 INSERT INTO quarantine (stream, operation_id, raw, reason, quarantined_at)
-SELECT :stream, r.*, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
-       operation_id bigint, raw bytea, reason text)
-ON CONFLICT (stream, operation_id) DO NOTHING"""
+SELECT CAST(:stream AS text), r.*, CAST(:now AS timestamptz)
+  FROM json_to_recordset(CAST(:rows AS json)) AS r(operation_id bigint, raw bytea, reason text)
+ WHERE NOT EXISTS (
+       SELECT FROM credits c
+        WHERE c.operation_id = r.operation_id AND c.account = split_part(:stream, ':', 2))
+ON CONFLICT (stream, operation_id) DO NOTHING
+RETURNING operation_id"""
 )
 
 
 async def insert(
     conn: AsyncConnection, stream: str, records: Iterable[Quarantined], now: datetime
-) -> None:
-    """Keep records of a stream; one that is there already stays as it was."""
+) -> set[int]:
+    """Keep records of a stream; one that is there already stays as it was.
+
+    Returns:
+        The operations that are in quarantine now and were not before.
+    """
     rows = as_json(
         {
             "operation_id": record.operation_id,
@@ -41,7 +50,8 @@ async def insert(
         }
         for record in records
     )
-    await conn.execute(_INSERT, {"stream": stream, "rows": rows, "now": now})
+    result = await conn.execute(_INSERT, {"stream": stream, "rows": rows, "now": now})
+    return {row.operation_id for row in result}
 
 
 async def count(conn: AsyncConnection) -> int:

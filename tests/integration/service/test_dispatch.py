@@ -20,6 +20,7 @@ from paywatch.domain.delivery import SCHEDULE, Answer, Failure
 from paywatch.service.dispatch import Dispatched, Dispatcher, Limits
 from paywatch.store import outbox
 from paywatch.store.engine import create_engine, sqlalchemy_url
+from paywatch.store.invariants import find_violations
 from paywatch.telemetry import Metrics
 from paywatch.webhooks import sender as webhook_sender
 from paywatch.webhooks.guard import Policy
@@ -213,6 +214,18 @@ async def test_lesson_14_a_failure_is_tried_again_by_the_schedule_with_the_same_
     assert [
         (row["number"], row["status_code"], row["error"]) for row in await attempts(engine)
     ] == [(1, None, "dns: no such name"), (2, 503, None), (3, 200, None)]
+
+
+async def test_a_200_whose_body_breaks_is_a_failure_that_breaks_no_invariant(
+    engine: AsyncEngine, shop: Told, clock: Clock
+) -> None:
+    await enqueue(engine, shop, START)
+    world = answering(Answer(status=200, failure=Failure.BROKEN, detail="cut"), OK)
+    assert await dispatcher(engine, world, clock).run_once() == Dispatched(retry=1)
+    async with engine.begin() as conn:
+        assert await find_violations(conn, clock()) == []
+    clock.move(timedelta(seconds=6))
+    assert await dispatcher(engine, world, clock).run_once() == Dispatched(delivered=1)
 
 
 async def test_ten_failures_end_in_a_visible_dead_letter(

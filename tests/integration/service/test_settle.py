@@ -233,6 +233,33 @@ async def test_a_record_that_the_database_refuses_is_found_by_bisection(shop: Sh
     assert await shop.rows("SELECT position FROM cursors") == [(batch.upto,)]
 
 
+async def test_what_another_reading_can_read_leaves_the_quarantine_of_its_account_only(
+    shop: Shop,
+) -> None:
+    """As after an upgrade and a backfill; another account's part of the operation stays."""
+    await shop.add_session()
+    good = make_batch([make_credit()])
+    bad = LedgerRecord(good.upto, (), "type: unknown", {})
+    for account in (shop.account, address("another")):
+        await shop.settler.settle(Order(batch_of([bad]), f"live:{account}"))
+
+    await shop.settler.settle(Order(good, f"backfill:{shop.account}:0"))
+
+    assert await shop.session() == ("paid", 100)
+    assert await shop.rows("SELECT stream FROM quarantine") == [(f"live:{address('another')}",)]
+
+
+async def test_a_known_credit_that_is_garbled_when_read_again_is_not_quarantined(
+    shop: Shop,
+) -> None:
+    await shop.add_session()
+    await shop.settle(make_credit())
+    bad = LedgerRecord(make_credit().operation_id, (), "memo: must be a string", {})
+    settled = await shop.settler.settle(Order(batch_of([bad]), f"backfill:{shop.account}:0"))
+    assert settled.quarantined == ()
+    assert await shop.rows("SELECT * FROM quarantine") == []
+
+
 async def test_a_negative_amount_is_refused_by_the_table_itself(shop: Shop) -> None:
     await shop.add_session()
     settled = await shop.settle(make_credit(-5), make_credit(100, ledger=1002))

@@ -100,7 +100,10 @@ PLANTS: Final = {
         ),
     ],
     "no_credit_is_quarantined": [
-        "INSERT INTO quarantine SELECT 'x', operation_id, '', 'x', :now FROM credits LIMIT 1"
+        (
+            "INSERT INTO quarantine SELECT 'live:' || account, operation_id, '', 'x', :now"
+            " FROM credits LIMIT 1"
+        ),
     ],
     "a_watched_account_is_read": [
         "DELETE FROM cursors",
