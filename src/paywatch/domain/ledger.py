@@ -149,9 +149,10 @@ class Memo:
                 raise InvalidInput("memo", "an id memo must be a decimal number")
             return cls.of_id(int(text))
         if memo_type == MemoType.TEXT:
-            if not 1 <= len(text.encode()) <= 28:
+            value = text.encode(errors="replace")
+            if not 1 <= len(value) <= 28 or value.decode() != text:  # half of a surrogate pair
                 raise InvalidInput("memo", "a text memo must be 1 to 28 bytes of UTF-8")
-            return cls(MemoType.TEXT, text.encode())
+            return cls(MemoType.TEXT, value)
         if memo_type == MemoType.HASH:
             if not re.fullmatch(r"[0-9a-fA-F]{64}", text, re.ASCII):
                 raise InvalidInput("memo", "a hash memo must be 64 hexadecimal digits")

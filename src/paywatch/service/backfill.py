@@ -14,7 +14,13 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.domain.ledger import Batch, Position
-from paywatch.errors import CursorMoved, HorizonUnavailable, NotFound
+from paywatch.errors import (
+    CursorMoved,
+    HistoryGap,
+    HorizonUnavailable,
+    NetworkReset,
+    NotFound,
+)
 from paywatch.service.settle import Order, Settler
 from paywatch.store import cursors
 from paywatch.store.cursors import Cursor, backfill_stream
@@ -73,6 +79,8 @@ class Backfill:
     async def resume_all(self) -> list[BackfillReport]:
         """Finish what was begun and killed, but for what another process finishes meanwhile.
 
+        One that may not go on, for its ledgers are not kept any more, does not hold up the others.
+
         Raises:
             HorizonUnavailable: as `run_range`.
         """
@@ -87,6 +95,9 @@ class Backfill:
                 reports.append(await self.resume(cursor.stream))
             except (CursorMoved, NotFound) as error:
                 log.warning("backfill_left", stream=cursor.stream, why=str(error))
+            except (HistoryGap, NetworkReset) as error:
+                # It cannot go on, and stays until it can; the others are not to wait for it.
+                log.error("backfill_stopped", stream=cursor.stream, why=str(error))  # noqa: TRY400 # no bug of ours to trace
         return reports
 
     async def resume(self, stream: str) -> BackfillReport:

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from paywatch.domain.ledger import Credit, Memo, Position
-from paywatch.errors import CursorMoved, HorizonUnavailable, NotFound
+from paywatch.errors import CursorMoved, HistoryGap, HorizonUnavailable, NotFound
 from paywatch.service.backfill import Backfill, BackfillReport
 from paywatch.service.settle import Order
 from paywatch.store import cursors
@@ -237,6 +237,27 @@ async def test_resuming_leaves_to_others_what_they_finish_and_goes_on(shop: Shop
     assert [line["stream"] for line in logs if line["event"] == "backfill_left"] == [
         backfill_stream(ACCOUNT, START)
     ]
+
+
+async def test_resuming_goes_on_behind_one_whose_ledgers_are_not_kept_any_more(shop: Shop) -> None:
+    pages = await paid_history(shop)
+    async with shop.engine.begin() as conn:
+        for position in (START, payment(3).operation_id):
+            stream = backfill_stream(ACCOUNT, position)
+            await cursors.open_stream(
+                conn, Cursor(stream, ACCOUNT, position, end_position=END), NOW
+            )
+
+    async def trimmed(after: Position) -> None:
+        if after == START:
+            raise HistoryGap
+
+    pages.meanwhile = trimmed
+    with capture_logs() as logs:
+        reports = await backfill(shop, pages).resume_all()
+    assert [report.began_at for report in reports] == [payment(3).operation_id]
+    stopped = [line["stream"] for line in logs if line["event"] == "backfill_stopped"]
+    assert stopped == [backfill_stream(ACCOUNT, START)]
 
 
 @pytest.mark.parametrize("stream", ["backfill:x:1", f"live:{ACCOUNT}"])

@@ -92,6 +92,7 @@ def test_memos_become_canonical_bytes(memo_type: str, value: str, canonical: byt
         ("text", ""),
         ("text", "x" * 29),
         ("text", "ü" * 15),
+        ("text", "caf\udce9"),  # a command line in another encoding
         ("hash", "ab" * 31),
         ("hash", "zz" * 32),
         ("return", "ab" * 32),
