@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from paywatch.errors import HorizonUnavailable
-from paywatch.horizon.recovery import CLOSED
+from paywatch.horizon.reconnects import CLOSED
 
 Raw = dict[str, Any]
 

@@ -24,8 +24,8 @@ from paywatch.domain.ledger import Batch, Position
 from paywatch.errors import HorizonUnavailable
 from paywatch.horizon.arrivals import Arrivals
 from paywatch.horizon.pages import Page, place
+from paywatch.horizon.reconnects import Reconnects
 from paywatch.horizon.records import parse_record
-from paywatch.horizon.recovery import Recovery
 from paywatch.horizon.timing import Timing
 
 MAX_UNCONFIRMED: Final = 1000  # Horizon ends a stream after 200; a server that does not is bounded
@@ -41,12 +41,12 @@ class AccountStream:
     """Reads one account for ever."""
 
     def __init__(
-        self, source: _Source, account: str, after: Position, timing: Timing, recovery: Recovery
+        self, source: _Source, account: str, after: Position, timing: Timing, reconnects: Reconnects
     ) -> None:
         self._source = source
         self._account = account
         self._timing = timing
-        self._recovery = recovery
+        self._reconnects = reconnects
         self._confirmed = after  # by pages
         self._early: set[Position] = set()  # handed out, but not confirmed yet
         self._streamed = after  # the last position on the connection
@@ -65,8 +65,8 @@ class AccountStream:
                     batch = await self._next()
                 except HorizonUnavailable as error:
                     await self._disconnect()
-                    for pause_s in self._recovery.pauses(error):
-                        await self._recovery.sleep(pause_s)
+                    for pause_s in self._reconnects.pauses(error):
+                        await self._reconnects.sleep(pause_s)
                         yield Batch((), self._confirmed, self._confirmed, None, 0)
                     continue
                 if batch is not None:
@@ -91,7 +91,7 @@ class AccountStream:
         self._confirmed = page.upto
         self._early = {position for position in self._early if position > page.upto}
         if self._arrivals is not None or page.records:
-            self._recovery.succeeded()
+            self._reconnects.succeeded()
         if not page.is_full:
             self._reconcile_at = asyncio.get_running_loop().time() + self._timing.reconcile_s
             if self._arrivals is None:
@@ -125,7 +125,7 @@ class AccountStream:
             if parsed is not None:
                 records.append(parsed)
         if read:
-            self._recovery.succeeded()
+            self._reconnects.succeeded()
         if not records:
             return None
         return Batch(tuple(records), self._confirmed, self._confirmed, None, read)

@@ -22,7 +22,7 @@ from paywatch.horizon.documents import PAGE_LIMIT, Root, is_untouched_since, rea
 from paywatch.horizon.fields import read_time
 from paywatch.horizon.live import AccountStream
 from paywatch.horizon.pages import Page, read_placed
-from paywatch.horizon.recovery import Recovery
+from paywatch.horizon.reconnects import Reconnects
 from paywatch.horizon.timing import Timing
 from paywatch.horizon.transport import NOT_FOUND, TOO_LARGE, HorizonTransport
 
@@ -189,8 +189,8 @@ class HorizonSource:
 
     def batches(self, account: str, after: Position) -> AsyncGenerator[Batch, None]:
         """Read an account's payments from a position on, for ever; see `AccountStream`."""
-        recovery = Recovery(account, self._timing, self._rng, self._on_reconnect, self._sleep)
-        return AccountStream(self, account, after, self._timing, recovery).batches()
+        reconnects = Reconnects(account, self._timing, self._rng, self._on_reconnect, self._sleep)
+        return AccountStream(self, account, after, self._timing, reconnects).batches()
 
     async def position_at(self, moment: datetime) -> Position:
         """Find where to begin to read all that was closed at `moment` or later.

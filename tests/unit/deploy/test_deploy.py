@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 
 from paywatch.config import CONFIG_VARIABLE, Settings, env_name, load
 from paywatch.domain.delivery import SCHEDULE
-from paywatch.horizon.recovery import CLOSED
+from paywatch.horizon.reconnects import CLOSED
 from paywatch.horizon.transport import NOT_FOUND
 from paywatch.telemetry import Metrics
 from paywatch.telemetry.metrics import ATTEMPT_RESULTS, REPAIRS, STREAM_STATES

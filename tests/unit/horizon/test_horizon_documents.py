@@ -20,8 +20,8 @@ from paywatch.errors import (
 from paywatch.horizon.capture import read_capture
 from paywatch.horizon.documents import Root, is_untouched_since, read_records
 from paywatch.horizon.pages import Page
+from paywatch.horizon.reconnects import CLOSED, Reconnects
 from paywatch.horizon.records import parse_record
-from paywatch.horizon.recovery import CLOSED, Recovery
 from paywatch.horizon.timing import Backoff, Timing
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -161,17 +161,17 @@ def test_waits_grow_to_the_cap_and_begin_anew() -> None:
 
 def test_a_goodbye_costs_a_wait_only_if_nothing_was_said_before() -> None:
     reasons: list[str] = []
-    recovery = Recovery("G", Timing(), random.Random(1), reasons.append, asyncio.sleep)
+    reconnects = Reconnects("G", Timing(), random.Random(1), reasons.append, asyncio.sleep)
     goodbye = HorizonUnavailable(CLOSED, "bye")
-    recovery.succeeded()
-    assert list(recovery.pauses(goodbye)) == []
-    assert len(list(recovery.pauses(goodbye))) == 1
+    reconnects.succeeded()
+    assert list(reconnects.pauses(goodbye)) == []
+    assert len(list(reconnects.pauses(goodbye))) == 1
     assert reasons == [CLOSED, CLOSED]
 
 
 def test_a_long_wait_is_cut_into_pauses_that_a_watchdog_can_bear() -> None:
-    recovery = Recovery("G", Timing(), random.Random(1), lambda _: None, asyncio.sleep)
-    pauses = list(recovery.pauses(HorizonUnavailable("status_429", "slow down", 3600)))
+    reconnects = Reconnects("G", Timing(), random.Random(1), lambda _: None, asyncio.sleep)
+    pauses = list(reconnects.pauses(HorizonUnavailable("status_429", "slow down", 3600)))
     assert max(pauses) == Timing().beat_s
     assert sum(pauses) >= 3600
 

@@ -18,7 +18,7 @@ from paywatch.horizon.arrivals import Arrivals
 from paywatch.horizon.documents import Root
 from paywatch.horizon.live import AccountStream
 from paywatch.horizon.pages import Page
-from paywatch.horizon.recovery import Recovery
+from paywatch.horizon.reconnects import Reconnects
 from paywatch.horizon.timing import Timing
 
 SHOP = Keypair.from_raw_ed25519_seed(b"\1" * 32).public_key
@@ -89,8 +89,8 @@ async def read(
     reasons: list[str] | None = None,
 ) -> list[Batch]:
     said = reasons if reasons is not None else []
-    recovery = Recovery(SHOP, timing, random.Random(1), said.append, asyncio.sleep)
-    stream = AccountStream(horizon, SHOP, START, timing, recovery)
+    reconnects = Reconnects(SHOP, timing, random.Random(1), said.append, asyncio.sleep)
+    stream = AccountStream(horizon, SHOP, START, timing, reconnects)
     found: list[Batch] = []
     async with asyncio.timeout(10), aclosing(stream.batches()) as batches:
         async for batch in batches:

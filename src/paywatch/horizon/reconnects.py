@@ -15,7 +15,7 @@ CLOSED: Final = "closed"  # Horizon said goodbye: after 200 records or its time 
 _log = structlog.get_logger()
 
 
-class Recovery:
+class Reconnects:
     """Waits after each failure, longer each time that nothing was read in between."""
 
     def __init__(
