@@ -61,20 +61,6 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A delivery that was given up."""
-
-    event_id: UUID
-    endpoint_id: UUID
-    merchant_id: UUID
-    type: str
-    url: str
-    attempts_made: int
-    reason: str
-    ended_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Depth:
     """What lies in the outbox."""
 
@@ -187,16 +173,6 @@ UPDATE deliveries SET lease_token = NULL, lease_until = NULL
 RETURNING event_id, endpoint_id"""
 )
 
-_DEAD_LETTERS = text(
-    """
-SELECT d.event_id, d.endpoint_id, events.merchant_id, events.type, endpoints.url,
-       d.attempts_made, d.dead_reason, d.ended_at
-  FROM deliveries d
-  JOIN events ON events.id = d.event_id
-  JOIN endpoints ON endpoints.id = d.endpoint_id
- WHERE d.state = 'dead' ORDER BY d.ended_at DESC LIMIT :limit"""
-)
-
 _DEPTH = text(
     """
 SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
@@ -260,24 +236,6 @@ async def bury(conn: AsyncConnection, now: datetime) -> list[DeliveryKey]:
 async def release_dead_leases(conn: AsyncConnection, now: datetime) -> list[DeliveryKey]:
     """Free the deliveries of dispatchers that did not come back in time."""
     return [(row.event_id, row.endpoint_id) for row in await conn.execute(_RELEASE, {"now": now})]
-
-
-async def dead_letters(conn: AsyncConnection, limit: int) -> list[DeadLetter]:
-    """Read what was given up, the latest first."""
-    rows = await conn.execute(_DEAD_LETTERS, {"limit": limit})
-    return [
-        DeadLetter(
-            row.event_id,
-            row.endpoint_id,
-            row.merchant_id,
-            row.type,
-            row.url,
-            row.attempts_made,
-            row.dead_reason,
-            row.ended_at,
-        )
-        for row in rows
-    ]
 
 
 async def depth(conn: AsyncConnection, now: datetime) -> Depth:

@@ -12,7 +12,7 @@ from paywatch.store.rows import as_json, hexed
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """One record, as the bytes that came, and why it could not be settled."""
+    """One record, as JSON of what was parsed, and why it could not be settled."""
 
     operation_id: int
     raw: bytes

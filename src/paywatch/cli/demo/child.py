@@ -35,7 +35,6 @@ class Child:
         self._tell = tell
         self._started = asyncio.Event()
         self._stopping = False
-        self.starts = 0
 
     async def run(self) -> None:
         """Keep it running until canceled; then stop it gracefully.
@@ -46,7 +45,6 @@ class Child:
         while not self._stopping:
             self._started.clear()
             process = await self._spawn()
-            self.starts += 1
             try:
                 await self._follow(process)
                 code = await process.wait()
