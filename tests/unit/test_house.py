@@ -1,7 +1,11 @@
 """Rules of the house that import-linter and ruff cannot express."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,8 @@ IMPURE_CALLS = {"now", "utcnow", "today", "uuid1", "uuid4", "uuid7", "open", "pr
 FORBIDDEN_NAMES = {"block", "blocks", "confirmations", "transaction", "timestamp", "db_session"}
 FORBIDDEN_ENDINGS = ("Manager", "Helper", "Util", "Utils", "Processor", "Handler")
 FRAMEWORKS = {"_LastHandler"}  # a handler of logging's
+ROOT = Path(__file__).parents[2]
+DRIVERS = {"psycopg"}  # SQLAlchemy imports it, by the name in the URL
 
 
 def tree(module: str) -> ast.Module:
@@ -83,3 +89,13 @@ def test_names_are_those_of_the_glossary(module: str) -> None:
     for name in named(module):
         assert name.strip("_") not in FORBIDDEN_NAMES or module.startswith("sim/"), name
         assert not name.endswith(FORBIDDEN_ENDINGS) or name in FRAMEWORKS, name
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    packages = {name.partition(".")[0] for module in MODULES for name in imported(module)}
+    foreign = packages - set(sys.stdlib_module_names) - {"paywatch"}
+    distributions = packages_distributions()
+    needed = {distributions[package][0].lower().replace("_", "-") for package in foreign}
+    assert needed | DRIVERS == declared
