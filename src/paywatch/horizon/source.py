@@ -63,6 +63,8 @@ class HorizonSource:
         self._sleep = sleep
         self._root: Root | None = None
         self._root_read_at = 0.0  # the event loop's clock
+        self._root_failure: HorizonUnavailable | None = None
+        self._root_failed_at = 0.0  # the same
         self._root_lock = asyncio.Lock()
         self._highest: Root | None = None
 
@@ -86,16 +88,26 @@ class HorizonSource:
     async def root(self) -> Root:
         """Read what the instance says of itself, at most `root_age_s` old.
 
-        Streams share one request. An old tip is safe: it only claims less than has been read.
+        Streams share one request, and its failure: were each that waits to ask a Horizon that hangs
+        in its turn, the last would wait for all the others' time limits. An old tip is safe: it
+        only claims less than has been read.
 
         Raises:
             HorizonUnavailable: it cannot be read.
         """
         clock = asyncio.get_running_loop().time
+        came_at = clock()
         async with self._root_lock:
+            if self._root_failure is not None and self._root_failed_at > came_at:
+                failure = self._root_failure
+                raise HorizonUnavailable(failure.reason, str(failure), failure.retry_after)
             if self._root is None or clock() - self._root_read_at > self._timing.root_age_s:
                 asked_at = clock()
-                self._root = Root.parse(await self._server.root().call())
+                try:
+                    self._root = Root.parse(await self._server.root().call())
+                except HorizonUnavailable as failure:
+                    self._root_failure, self._root_failed_at = failure, clock()
+                    raise
                 self._root_read_at = asked_at
             return self._root
 

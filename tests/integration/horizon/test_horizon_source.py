@@ -1,7 +1,9 @@
 """Pages, positions and refusals, against the simulated network."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from stellar_sdk import IdMemo
@@ -61,6 +63,22 @@ async def test_streams_share_a_root_for_a_while(network: SimNetwork) -> None:
         await network.close_ledger()
         assert await source.root() is first
     assert network.requests.total == 1
+
+
+async def test_streams_that_wait_for_a_root_share_its_failure(
+    raw_server: Any, fast: Timing
+) -> None:
+    """In line they would wait for one time limit each: the fourth longer than a watchdog allows."""
+    busy = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 7\r\n\r\n"
+    async with raw_server([busy], [busy]) as raw, HorizonSource(raw.url, "", timing=fast) as source:
+        failures: list[Any] = await asyncio.gather(
+            *(source.root() for _ in range(4)), return_exceptions=True
+        )
+        assert len(raw.requests) == 1
+        assert {(f.reason, f.retry_after) for f in failures} == {("status_503", 7.0)}
+        with pytest.raises(HorizonUnavailable):
+            await source.root()
+        assert len(raw.requests) == 2, "who comes later asks again"
 
 
 async def test_another_network_is_refused(network: SimNetwork, fast: Timing) -> None:
