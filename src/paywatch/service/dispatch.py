@@ -100,7 +100,8 @@ class Dispatcher:
     Attributes:
         clock: the wall clock.
         rng: spreads retries and makes lease tokens.
-        beat: called after each round of the loop that got somewhere.
+        beat: called after each round of the loop that got somewhere, and before each wait for a
+            database that is away: that is no hanging loop.
     """
 
     engine: AsyncEngine
@@ -154,7 +155,7 @@ class Dispatcher:
             async with self._engine.begin() as conn:
                 return await outbox.claim(conn, room, token, self.clock(), self.limits.lease)
 
-        return await persistently(lease, rng=self.rng)
+        return await persistently(lease, rng=self.rng, on_retry=lambda _: self.beat())
 
     async def _deliver(self, claimed: Claimed) -> None:
         """Make the attempt and record it, together with all that ended meanwhile.

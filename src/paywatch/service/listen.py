@@ -1,7 +1,7 @@
 """Listen: follow the live stream of every watched account, and settle what it brings."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -92,7 +92,8 @@ class Listener:
                 # Going on would lose money, and so would forgetting: say it, and look again.
                 log.error("stream_stopped", account=account, error=str(error))  # noqa: TRY400 # no bug of ours to trace
                 self._state(account, "stopped")
-                await self._wait_stopped(name, stop)
+                await wait_for(stop, self.timing.stopped_s)
+                self._beat(account)
         self.progress.forget(name)
 
     async def follow(self, account: str, stop: asyncio.Event) -> None:
@@ -108,7 +109,8 @@ class Listener:
         self._state(account, "catching_up")
         async with aclosing(until(stop, self.source.batches(account, claim.position))) as batches:
             async for batch in batches:
-                await self.settler.settle(Order(batch, by=claim.stream, claim=claim))
+                order = Order(batch, by=claim.stream, claim=claim)
+                await self.settler.settle(order, lambda: self._beat(account))
                 self._moved(account, batch)
 
     async def _claim(self, account: str) -> Cursor:
@@ -116,7 +118,7 @@ class Listener:
             async with self.engine.begin() as conn:
                 return await cursors.claim(conn, live_stream(account), self.clock())
 
-        claim = await persistently(take, rng=self.rng)
+        claim = await self._persistently(account, take)
         if claim is None:
             raise NotFound(f"there is no cursor for the live stream of {account}")
         return claim
@@ -128,26 +130,30 @@ class Listener:
             async with self.engine.begin() as conn:
                 return await cursors.read(conn, live_stream(account))
 
-        before = await persistently(read, rng=self.rng)
+        before = await self._persistently(account, read)
         while not stop.is_set():
             await wait_for(stop, self.timing.standby_s)
-            self.progress.beat(f"listen:{account}", self.clock())
-            now_at = await persistently(read, rng=self.rng)
+            self._beat(account)
+            now_at = await self._persistently(account, read)
             if now_at == before:
                 return
             before = now_at
 
-    async def _wait_stopped(self, name: str, stop: asyncio.Event) -> None:
-        await wait_for(stop, self.timing.stopped_s)
-        self.progress.beat(name, self.clock())
+    async def _persistently(
+        self, account: str, run: Callable[[], Awaitable[Cursor | None]]
+    ) -> Cursor | None:
+        """Run a transaction; a listener that waits for the database has not hung."""
+        return await persistently(run, rng=self.rng, on_retry=lambda _: self._beat(account))
+
+    def _beat(self, account: str) -> None:
+        self.progress.beat(f"listen:{account}", self.clock())
 
     def _moved(self, account: str, batch: Batch) -> None:
-        now = self.clock()
-        self.progress.beat(f"listen:{account}", now)
+        self._beat(account)
         self._state(account, "retrying" if batch.says_nothing else "live")
         self.metrics.position_ledger.labels(stream=account).set(batch.upto.ledger)
         if batch.closed_at is not None:
-            lag = (now - batch.closed_at).total_seconds()
+            lag = (self.clock() - batch.closed_at).total_seconds()
             self.metrics.clock_lag_seconds.labels(stream=account).set(lag)
 
     def _state(self, account: str, state: str) -> None:

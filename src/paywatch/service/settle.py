@@ -81,11 +81,15 @@ class Settler:
     rng: Random
     on_told: Callable[[], None] = lambda: None
 
-    async def settle(self, order: Order) -> Settled:
+    async def settle(self, order: Order, at_work: Callable[[], None] = lambda: None) -> Settled:
         """Settle a batch, however often the database has to be asked.
 
         Transient errors are tried again without end. A record that the database refuses is found
         by bisection and put into quarantine in the same transaction; the others are settled.
+
+        Args:
+            order: the batch.
+            at_work: called before each wait for a database that is away.
 
         Raises:
             CursorMoved: another instance moved the cursor; nothing was written.
@@ -93,11 +97,12 @@ class Settler:
         if order.batch.says_nothing:
             return Settled()
         attempt = _Attempt(self, order)
-        settled = await persistently(
-            attempt.run,
-            rng=self.rng,
-            on_retry=lambda why: self.metrics.settlement_retries.labels(reason=why).inc(),
-        )
+
+        def retry(reason: str) -> None:
+            self.metrics.settlement_retries.labels(reason=reason).inc()
+            at_work()
+
+        settled = await persistently(attempt.run, rng=self.rng, on_retry=retry)
         self._report(order, settled)
         return settled
 

@@ -660,6 +660,17 @@ async def test_a_graceful_stop_finishes_what_is_in_flight_and_claims_no_more(
     assert sorted(states) == ["delivered", "pending", "pending"]
 
 
+async def test_a_dispatcher_that_waits_for_its_database_has_not_hung(clock: Clock) -> None:
+    engine, beats = create_engine("postgresql://nobody@127.0.0.1:9/nothing"), asyncio.Event()
+    waiting = replace(dispatcher(engine, answering(OK), clock), beat=beats.set)
+    running = asyncio.create_task(waiting.run(asyncio.Event()))
+    async with asyncio.timeout(10):
+        await beats.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await engine.dispose()
+
+
 async def test_results_that_end_together_are_recorded_together(
     engine: AsyncEngine, shop: Told, clock: Clock
 ) -> None:

@@ -38,6 +38,20 @@ class Waits(Random):
         return super().uniform(a, min(b, 0.05))
 
 
+class Beats(Progress):
+    """Progress that counts the beats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beats: list[str] = []
+        self.beaten = asyncio.Event()
+
+    def beat(self, name: str, now: datetime) -> None:
+        super().beat(name, now)
+        self.beats.append(name)
+        self.beaten.set()
+
+
 @dataclass
 class Radio:
     """A shop and a listener to its ledger."""
@@ -251,6 +265,7 @@ async def test_lesson_6_a_database_that_is_away_for_a_while_loses_nothing(
     await radio.shop.add_session()
     parts = [make_credit(50, ledger=ledger) for ledger in (1001, 1002)]
     name = database_url.partition("?")[0].rpartition("/")[2]
+    radio.progress = progress = Beats()
     async with radio.on():
         await radio.streams.grow(parts[0])
         await radio.streams.settled(ACCOUNT, parts[0].operation_id)
@@ -259,8 +274,10 @@ async def test_lesson_6_a_database_that_is_away_for_a_while_loses_nothing(
             server.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
             )
+            progress.beaten.clear()
             await radio.streams.grow(parts[1])
             await radio.rng.waiting.wait()
+            await progress.beaten.wait()  # who waits for the database has not hung
             server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await radio.streams.settled(ACCOUNT, parts[1].operation_id)
     assert await radio.shop.session() == ("paid", 100)
@@ -292,19 +309,12 @@ async def test_an_account_without_a_cursor_is_no_silence_either(radio: Radio) ->
 async def test_lesson_17_progress_is_a_settled_batch_and_also_that_of_a_quiet_account(
     radio: Radio,
 ) -> None:
-    beats: list[str] = []
-
-    class Beats(Progress):
-        def beat(self, name: str, now: datetime) -> None:
-            super().beat(name, now)
-            beats.append(name)
-
-    radio.progress = Beats()
+    radio.progress = progress = Beats()
     async with radio.on():
         await radio.streams.opens(1)
-        assert beats == [], "an open connection is no progress"
+        assert progress.beats == [], "an open connection is no progress"
         radio.streams.quiet[ACCOUNT] = Position.after_ledger(1100)
         await radio.streams.grow()
         await radio.streams.settled(ACCOUNT, Position.after_ledger(1100))
-        assert beats == [f"listen:{ACCOUNT}"]
+        assert progress.beats == [f"listen:{ACCOUNT}"]
     assert await radio.shop.rows("SELECT position FROM cursors") == [(Position.after_ledger(1100),)]
