@@ -79,25 +79,31 @@ class Backfill:
     async def resume_all(self) -> list[BackfillReport]:
         """Finish what was begun and killed, but for what another process finishes meanwhile.
 
-        One that may not go on, for its ledgers are not kept any more, does not hold up the others.
+        One that cannot go on, for its ledgers are not there yet or not kept any more, does not hold
+        up the others.
 
         Raises:
-            HorizonUnavailable: as `run_range`.
+            HorizonUnavailable: as `run_range`, when the others have had their turn.
         """
 
         async def unfinished() -> list[Cursor]:
             async with self.engine.begin() as conn:
                 return await cursors.read_unfinished(conn)
 
-        reports = []
+        reports: list[BackfillReport] = []
+        waiting: HorizonUnavailable | None = None
         for cursor in await persistently(unfinished, rng=self.rng):
             try:
                 reports.append(await self.resume(cursor.stream))
             except (CursorMoved, NotFound) as error:
                 log.warning("backfill_left", stream=cursor.stream, why=str(error))
+            except HorizonUnavailable as error:
+                waiting = error
             except (HistoryGap, NetworkReset) as error:
-                # It cannot go on, and stays until it can; the others are not to wait for it.
+                # It stays, until a Horizon with longer history is asked.
                 log.error("backfill_stopped", stream=cursor.stream, why=str(error))  # noqa: TRY400 # no bug of ours to trace
+        if waiting is not None:
+            raise waiting
         return reports
 
     async def resume(self, stream: str) -> BackfillReport:
