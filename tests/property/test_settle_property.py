@@ -37,6 +37,8 @@ def histories(draw: st.DrawFn) -> list[Credit]:
             max_size=12,
         )
     )
+    txs = sorted({(ledger, tx) for ledger, tx, _ in places})  # all operations share the memo
+    memos = {tx: draw(st.sampled_from([Memo.of_id(n) for n in range(SESSIONS + 1)])) for tx in txs}
     return [
         make_credit(
             draw(st.sampled_from([1, 40, 60, 100, 250])),
@@ -44,7 +46,7 @@ def histories(draw: st.DrawFn) -> list[Credit]:
             tx=tx,
             op=op,
             asset=draw(st.sampled_from([XLM, XLM, XLM, USDC])),
-            memo=draw(st.sampled_from([Memo.of_id(n) for n in range(SESSIONS + 1)])),
+            memo=memos[ledger, tx],
             muxed_id=draw(st.sampled_from([None, None, *range(SESSIONS + 1)])),
         )
         for ledger, tx, op in sorted(places)

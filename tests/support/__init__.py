@@ -57,6 +57,7 @@ def make_session(number: int = 1, **changes: Any) -> CheckoutSession:
         "received": 0,
         "status": SessionStatus.PENDING,
         "expires_at": NOW + timedelta(minutes=30),
+        "opened_position": START,
         "reference": f"order-{number}",
     }
     return CheckoutSession(**(values | changes))
@@ -129,7 +130,7 @@ class Shop:
             number, **({"merchant_id": self.merchant_id, "account": self.account} | changes)
         )
         async with self.engine.begin() as conn:
-            await checkout.insert(conn, session, live_stream(self.account), NOW)
+            await checkout.insert(conn, session, NOW)
         return session
 
     @property

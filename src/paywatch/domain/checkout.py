@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
-from paywatch.domain.ledger import Asset, Memo
+from paywatch.domain.ledger import Asset, Memo, Position
 
 
 class SessionStatus(StrEnum):
@@ -93,6 +93,7 @@ class CheckoutSession:
     received: int
     status: SessionStatus
     expires_at: datetime
+    opened_position: Position  # where its account's stream stood: no credit for it lies before
     reference: str | None
 
     @property

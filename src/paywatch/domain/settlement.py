@@ -141,7 +141,8 @@ def decide_batch(
     """Give each credit to the session that it names, and decide once for each session.
 
     A payer names a session by its muxed address or by its memo; where there is a muxed id, the
-    memo is not looked at.
+    memo is not looked at. Money that came before the session was opened is not for it, whatever
+    its memo: a merchant may use a reference again, and a backfill may read the past.
 
     Args:
         sessions: the locked sessions that the credits may name.
@@ -159,7 +160,7 @@ def decide_batch(
             if credit.muxed_id is None
             else by_muxed_id.get((credit.account, credit.muxed_id))
         )
-        if session is None:
+        if session is None or credit.operation_id <= session.opened_position:
             unmatched.append(credit)
         else:
             named[session.id].append(credit)

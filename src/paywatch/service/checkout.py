@@ -156,6 +156,9 @@ class Checkout:
             account = await merchants.account_of(conn, request.merchant_id)
             if account is None:
                 raise NotFound(f"there is no merchant {request.merchant_id}")
+            cursor = await cursors.read(conn, live_stream(account.account))
+            if cursor is None:
+                raise NotFound(f"{account.account} is not watched: no payment would be seen")
             session = CheckoutSession(
                 id=self._new_id(now),
                 merchant_id=request.merchant_id,
@@ -167,10 +170,11 @@ class Checkout:
                 received=0,
                 status=SessionStatus.PENDING,
                 expires_at=now + request.expires_in,
+                opened_position=cursor.position,
                 reference=request.reference,
             )
             with _taken(_MEMO_KEY, "memo", "another session on this account has it"):
-                await checkout_store.insert(conn, session, live_stream(account.account), now)
+                await checkout_store.insert(conn, session, now)
         return session
 
     async def read_session(self, session_id: UUID) -> SessionView:

@@ -7,11 +7,11 @@ this one place.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.domain.checkout import SessionStatus
 from paywatch.errors import HorizonError
@@ -21,6 +21,8 @@ from paywatch.store.cursors import Cursor
 from paywatch.store.outbox import Depth
 from paywatch.store.retry import DATABASE_ERRORS
 from paywatch.telemetry import Metrics
+
+MANY_SESSIONS: Final = 100_000  # counted in some 20 ms
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -54,6 +56,7 @@ class Gauges:
     Attributes:
         upstream: asked where Horizon stands; None where no role needs Horizon.
         interval_s: seconds between two looks.
+        count_all_s: seconds between two counts of the sessions that are over, if they are many.
         tip_closed_at: when Horizon's latest ledger closed; None if it did not answer.
         lags: by account, how far the live stream is behind Horizon; None if nothing is known yet.
     """
@@ -63,8 +66,10 @@ class Gauges:
     metrics: Metrics
     clock: Callable[[], datetime]
     interval_s: float = 10.0
+    count_all_s: float = 300.0
     tip_closed_at: datetime | None = field(default=None, init=False)
     lags: dict[str, timedelta | None] = field(default_factory=dict, init=False)
+    _count_all_at: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every `interval_s` until `stop` is set."""
@@ -79,7 +84,7 @@ class Gauges:
             self._show_upstream(root)
         try:
             async with self.engine.connect() as conn:
-                sessions = await gauges.sessions_by_status(conn)
+                sessions = await self._count_sessions(conn)
                 depth = await outbox.depth(conn, self.clock())
                 streams = await cursors.read_all(conn)
         except DATABASE_ERRORS as error:
@@ -88,6 +93,16 @@ class Gauges:
         self._show_sessions(sessions)
         self._show_outbox(depth)
         self._show_streams([cursor for cursor in streams if cursor.end_position is None], root)
+
+    async def _count_sessions(self, conn: AsyncConnection) -> dict[SessionStatus, int]:
+        """Count what is open at each look; what is over only seldom, once it is a lot."""
+        now = self.clock()
+        if now < self._count_all_at:
+            return await gauges.count_open_sessions(conn)
+        found = await gauges.count_all_sessions(conn)
+        if sum(found.values()) > MANY_SESSIONS:
+            self._count_all_at = now + timedelta(seconds=self.count_all_s)
+        return found
 
     async def _read_root(self) -> Root | None:
         if self.upstream is None:

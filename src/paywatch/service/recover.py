@@ -29,7 +29,6 @@ from paywatch.service.settle import Order, Settler
 from paywatch.service.waiting import wait_for
 from paywatch.store import events, invariants, outbox, quarantine, recovery, sessions
 from paywatch.store.invariants import Violation
-from paywatch.store.recovery import Missing
 from paywatch.store.retry import persistently
 from paywatch.telemetry import Metrics, Progress
 
@@ -197,7 +196,7 @@ class Recovery:
         unproven = await self._with_conn(
             lambda conn: recovery.find_unproven(conn, since), "REPEATABLE READ"
         )
-        search = await self._search(unproven, frozenset(m.session.id for m in unproven))
+        search = await self._search(unproven, frozenset(m.id for m in unproven))
         ids = _searched(unproven, search)
         if not ids:
             return search, 0, 0
@@ -258,12 +257,12 @@ class Recovery:
         return len(buried)
 
     async def _search(
-        self, missing: Sequence[Missing], unproven: frozenset[UUID] = frozenset()
+        self, missing: Sequence[CheckoutSession], unproven: frozenset[UUID] = frozenset()
     ) -> _Search:
         """Settle what Horizon has of these sessions' accounts, from their opening on."""
-        wanted: dict[str, list[Missing]] = defaultdict(list)
+        wanted: dict[str, list[CheckoutSession]] = defaultdict(list)
         for session in missing:
-            wanted[session.session.account].append(session)
+            wanted[session.account].append(session)
         settled, failed = 0, set()
         for account, of_account in sorted(wanted.items()):
             try:
@@ -274,7 +273,7 @@ class Recovery:
         return _Search(settled, frozenset(failed))
 
     async def _search_account(
-        self, account: str, wanted: Sequence[Missing], unproven: frozenset[UUID]
+        self, account: str, wanted: Sequence[CheckoutSession], unproven: frozenset[UUID]
     ) -> int:
         """Settle what names these sessions, all at once: half a proof would be a duplicate."""
         evidence = await self._read_evidence(account, wanted)
@@ -292,7 +291,7 @@ class Recovery:
         self._count("missed_credit", len(outcomes))
         return len(outcomes)
 
-    async def _read_evidence(self, account: str, wanted: Sequence[Missing]) -> Batch:
+    async def _read_evidence(self, account: str, wanted: Sequence[CheckoutSession]) -> Batch:
         """Page through an account from the first session's opening to the last one's deadline.
 
         What names none of these sessions is the stream's business, and so is what cannot be read.
@@ -300,8 +299,8 @@ class Recovery:
         Raises:
             HorizonError: Horizon cannot be read, or has more pages than one run may read.
         """
-        after = position = min(missing.opened_position for missing in wanted)
-        deadline = max(missing.session.expires_at for missing in wanted)
+        after = position = min(session.opened_position for session in wanted)
+        deadline = max(session.expires_at for session in wanted)
         records: list[LedgerRecord] = []
         for _ in range(LONGEST_SEARCH):
             batch = await self.source.page(account, position)
@@ -334,16 +333,16 @@ def _after(session: CheckoutSession, cause: Cause) -> SessionStatus:
     return TRANSITIONS[session.status][cause]
 
 
-def _searched(missing: Sequence[Missing], search: _Search) -> list[UUID]:
+def _searched(missing: Sequence[CheckoutSession], search: _Search) -> list[UUID]:
     """The sessions that Horizon could be asked about."""
-    return [m.session.id for m in missing if m.session.account not in search.failed]
+    return [m.id for m in missing if m.account not in search.failed]
 
 
-def _naming(wanted: Sequence[Missing], records: Sequence[LedgerRecord]) -> list[LedgerRecord]:
+def _naming(
+    wanted: Sequence[CheckoutSession], records: Sequence[LedgerRecord]
+) -> list[LedgerRecord]:
     """The records with a credit that names one of these sessions, as settlement will find it."""
-    names = {missing.session.muxed_id for missing in wanted} | {
-        missing.session.memo for missing in wanted
-    }
+    names = {session.muxed_id for session in wanted} | {session.memo for session in wanted}
     return [
         record
         for record in records

@@ -10,7 +10,6 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
-from paywatch.errors import NotFound
 from paywatch.store.sessions import SESSION_COLUMNS, session_from
 
 _INSERT = text(
@@ -18,9 +17,8 @@ _INSERT = text(
 INSERT INTO checkout_sessions
        (id, merchant_id, account, memo_type, memo, muxed_id, asset, amount, expires_at,
         reference, created_at, updated_at, opened_position)
-SELECT :id, :merchant_id, :account, :memo_type, :memo, :muxed_id, :asset, :amount, :expires_at,
-       :reference, :now, :now, c.position
-  FROM cursors c WHERE c.stream = :stream"""
+VALUES (:id, :merchant_id, :account, :memo_type, :memo, :muxed_id, :asset, :amount, :expires_at,
+       :reference, :now, :now, :opened_position)"""
 )
 
 _READ = text(f"SELECT {SESSION_COLUMNS} FROM checkout_sessions s WHERE s.id = :id")
@@ -64,16 +62,13 @@ class SessionView:
     events: Sequence[Row[Any]]
 
 
-async def insert(
-    conn: AsyncConnection, session: CheckoutSession, stream: str, now: datetime
-) -> None:
-    """Write a new session, opened at the position where its account's live stream stands.
+async def insert(conn: AsyncConnection, session: CheckoutSession, now: datetime) -> None:
+    """Write a new session.
 
     Raises:
-        NotFound: there is no such stream: nothing would ever see the session being paid.
         sqlalchemy.exc.IntegrityError: another session of the account has this memo or muxed id.
     """
-    written = await conn.execute(
+    await conn.execute(
         _INSERT,
         {
             "id": session.id,
@@ -85,13 +80,11 @@ async def insert(
             "asset": str(session.asset),
             "amount": session.amount,
             "expires_at": session.expires_at,
+            "opened_position": int(session.opened_position),
             "reference": session.reference,
-            "stream": stream,
             "now": now,
         },
     )
-    if written.rowcount != 1:
-        raise NotFound(f"there is no stream {stream}: its account is not watched")
 
 
 async def read(conn: AsyncConnection, session_id: UUID) -> SessionView | None:

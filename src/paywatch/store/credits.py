@@ -69,7 +69,7 @@ async def known(conn: AsyncConnection, credits_: Iterable[Credit]) -> set[tuple[
 async def insert_payments(conn: AsyncConnection, credits_: Iterable[Credit], now: datetime) -> None:
     """Write one payment for each transaction among these credits that has none yet."""
     by_hash = {credit.tx_hash: credit for credit in reversed(list(credits_))}
-    rows = as_json(
+    rows = as_json(  # in one order everywhere, so that two writers cannot wait for each other
         {
             "tx_hash": "\\x" + credit.tx_hash,
             "inner_tx_hash": _hash(credit.inner_tx_hash),
@@ -79,7 +79,7 @@ async def insert_payments(conn: AsyncConnection, credits_: Iterable[Credit], now
             "memo_type": credit.memo.type,
             "memo": hexed(credit.memo.value),
         }
-        for credit in by_hash.values()
+        for _, credit in sorted(by_hash.items())
     )
     await conn.execute(_INSERT_PAYMENTS, {"rows": rows, "now": now})
 

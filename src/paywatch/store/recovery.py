@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -19,14 +18,6 @@ from paywatch.store.tables import OPEN_STATUSES_SQL
 BATCH: Final = 500  # sessions that one run takes on; the next run takes the rest
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A session whose credits must be looked for, and from where on."""
-
-    session: CheckoutSession
-    opened_position: Position
-
-
 # Each account has its turn: many sessions of one that cannot be repaired hold up no other's.
 _IN_TURN = f"""
  ORDER BY row_number() OVER (PARTITION BY s.account ORDER BY s.opened_position), s.id
@@ -34,7 +25,7 @@ _IN_TURN = f"""
 
 _STUCK = text(
     f"""
-SELECT {SESSION_COLUMNS}, s.opened_position FROM checkout_sessions s
+SELECT {SESSION_COLUMNS} FROM checkout_sessions s
  WHERE s.status = 'processing' AND s.announced_at < :before{_IN_TURN}"""
 )
 
@@ -44,7 +35,7 @@ _APPLIED_SUM = """
 
 _UNPROVEN = text(
     f"""
-SELECT {SESSION_COLUMNS}, s.opened_position FROM checkout_sessions s
+SELECT {SESSION_COLUMNS} FROM checkout_sessions s
  WHERE s.status = 'paid' AND s.updated_at >= :since AND s.amount > {_APPLIED_SUM}{_IN_TURN}"""
 )
 
@@ -116,14 +107,14 @@ SELECT r.*, 'recover', CAST(:now AS timestamptz)
 )
 
 
-async def find_stuck(conn: AsyncConnection, before: datetime) -> list[Missing]:
+async def find_stuck(conn: AsyncConnection, before: datetime) -> list[CheckoutSession]:
     """Find sessions whose payer announced a transaction before that moment, unseen since."""
-    return [_missing(row) for row in await conn.execute(_STUCK, {"before": before})]
+    return [session_from(row) for row in await conn.execute(_STUCK, {"before": before})]
 
 
-async def find_unproven(conn: AsyncConnection, since: datetime) -> list[Missing]:
+async def find_unproven(conn: AsyncConnection, since: datetime) -> list[CheckoutSession]:
     """Find sessions that became paid since that moment without enough applied credits."""
-    return [_missing(row) for row in await conn.execute(_UNPROVEN, {"since": since})]
+    return [session_from(row) for row in await conn.execute(_UNPROVEN, {"since": since})]
 
 
 async def still_unproven(conn: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
@@ -171,10 +162,6 @@ async def log_transitions(
         dict(zip(names, (str(part) for part in change), strict=True)) for change in changes
     )
     await conn.execute(_LOG, {"rows": rows, "now": now})
-
-
-def _missing(row: Row[Any]) -> Missing:
-    return Missing(session_from(row), Position(row.opened_position))
 
 
 def _credit(row: Row[Any]) -> Credit:

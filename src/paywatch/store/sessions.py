@@ -9,13 +9,13 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
-from paywatch.domain.ledger import Asset, Credit, Memo, MemoType
+from paywatch.domain.ledger import Asset, Credit, Memo, MemoType, Position
 from paywatch.domain.settlement import Settlement
 from paywatch.store.rows import as_json, hexed
 
 SESSION_COLUMNS: Final = (
     "s.id, s.merchant_id, s.account, s.memo_type, s.memo, s.muxed_id, s.asset, s.amount,"
-    " s.received, s.status, s.expires_at, s.reference"
+    " s.received, s.status, s.expires_at, s.opened_position, s.reference"
 )
 
 # One look-up per unique key. Rows are locked in the order of their ids, as everywhere: locks taken
@@ -104,6 +104,7 @@ def session_from(row: Row[Any]) -> CheckoutSession:
         received=row.received,
         status=SessionStatus(row.status),
         expires_at=row.expires_at,
+        opened_position=Position(row.opened_position),
         reference=row.reference,
     )
 

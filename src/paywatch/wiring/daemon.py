@@ -14,7 +14,7 @@ import structlog
 
 from paywatch.config import Settings
 from paywatch.errors import CursorMoved, HorizonError, HorizonUnavailable, PaywatchError
-from paywatch.service.waiting import wait_for
+from paywatch.service.waiting import unless, wait_for
 from paywatch.telemetry import Notifier, keep_watchdog_fed
 from paywatch.web import create_app, listen_on, serve, url_of
 from paywatch.webhooks.sender import Sender
@@ -160,7 +160,7 @@ class _Daemon:
         """Finish what an earlier process began; at a stop it is cut off, and resumed again."""
         while not self.stop.is_set():
             try:
-                await _unless(self.stop, self.house.backfill().resume_all())
+                await unless(self.stop, self.house.backfill().resume_all())
             except HorizonUnavailable as error:
                 log.warning("backfill_waits", error=str(error))
                 await wait_for(self.stop, BACKFILL_RETRY_S)
@@ -186,16 +186,3 @@ class _Daemon:
         except Exception:
             log.exception("role_crashed", role=role)
             raise
-
-
-async def _unless(stop: asyncio.Event, work: Awaitable[object]) -> None:
-    """Await some work, or cut it off at a stop."""
-    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            await working
-    finally:
-        working.cancel()
-        stopping.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from paywatch import config
 from paywatch.errors import WrongNetwork
+from paywatch.service import gauges as gauges_module
 from paywatch.service.listen import Listener
 from paywatch.sim import LedgerSettings, NetworkSettings, SimNetwork
 from paywatch.store.engine import create_engine
@@ -168,3 +169,22 @@ async def test_gauges_outlive_what_they_look_at(site: Site) -> None:
         assert gauges.tip_closed_at is None
         away = replace(house, engine=create_engine("postgresql://u@127.0.0.1:9/x"))
         await away.gauges(upstream=False).run_once()
+
+
+async def test_sessions_that_are_over_are_counted_seldom_once_they_are_many(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full count of ten million rows every ten seconds would be most of the database's work."""
+    monkeypatch.setattr(gauges_module, "MANY_SESSIONS", 0)
+    session = await open_session(site)
+    async with open_house(site) as house:
+        gauges = house.gauges(upstream=True)
+        await gauges.run_once()
+        await site.pay(site.payment(session))
+        await answer(site.environ, "backfill")
+        await gauges.run_once()
+        registry = house.metrics.registry
+        assert value(registry, "sessions", status="pending") == 0
+        assert value(registry, "sessions", status="paid") == 0, "not counted again yet"
+        await house.gauges(upstream=True).run_once()
+        assert value(registry, "sessions", status="paid") == 1

@@ -354,7 +354,7 @@ async def test_a_list_is_of_one_status_or_of_all(counter: Counter) -> None:
         for memo in ("1", "2")
     ]
     shop = Shop(counter.engine, merchant_id=merchant.merchant_id)
-    await shop.settle(make_credit(100, memo=Memo.of_id(1), closed_at=NOON))
+    await shop.settle(make_credit(100, ledger=1300, memo=Memo.of_id(1), closed_at=NOON))
     checkout = counter.checkout
     assert [s.id for s in await checkout.list_sessions(SessionStatus.PAID)] == [first.id]
     assert [s.id for s in await checkout.list_sessions(SessionStatus.PENDING)] == [second.id]

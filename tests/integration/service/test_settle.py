@@ -150,6 +150,15 @@ async def test_a_payment_in_the_last_second_read_an_hour_later_is_in_time(shop: 
     assert await shop.session() == ("paid", 100)
 
 
+async def test_an_old_payment_read_by_a_backfill_pays_no_new_session_of_the_same_memo(
+    shop: Shop,
+) -> None:
+    await shop.add_session()
+    await shop.settle(make_credit(ledger=999), make_credit(40, ledger=1001))
+    assert await shop.session() == ("partially_paid", 40)
+    assert [outcome for _, outcome in await shop.rows(OUTCOMES)] == ["unmatched", "applied"]
+
+
 async def test_the_same_memo_on_another_account_is_another_session(shop: Shop) -> None:
     other = Shop(
         shop.engine, account=address("other shop"), merchant_id=uuid4(), endpoint_id=uuid4()

@@ -79,6 +79,7 @@ def make_session() -> CheckoutSession:
         received=125_000_000,
         status=SessionStatus.PAID,
         expires_at=datetime(2026, 11, 20, 10, 30, tzinfo=UTC),
+        opened_position=Position(0),
         reference="order-1",
     )
 

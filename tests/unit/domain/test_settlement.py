@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from paywatch.domain.checkout import OPEN, TRANSITIONS, Cause, PaidHow, SessionStatus
-from paywatch.domain.ledger import Asset, Memo, MemoType
+from paywatch.domain.ledger import Asset, Memo, MemoType, Position
 from paywatch.domain.settlement import Outcome, decide, decide_batch, judge, prove
 from support import USDC, XLM, address, closing, make_credit, make_session
 
@@ -140,6 +140,16 @@ def test_a_hash_memo_and_a_return_memo_of_the_same_bytes_differ() -> None:
     session = make_session(memo=Memo(MemoType.HASH, bytes(32)))
     credit = make_credit(memo=Memo(MemoType.RETURN, bytes(32)))
     assert decide_batch([session], [credit]).unmatched == (credit,)
+
+
+def test_money_that_came_before_a_session_was_opened_is_not_for_it() -> None:
+    """A merchant may use a reference again, and a backfill may read the past."""
+    session = make_session(opened_position=Position.of(1001, 1, 1))
+    before = make_credit(ledger=1001, tx=1, op=1)
+    after = make_credit(ledger=1001, tx=1, op=2)
+    decided = decide_batch([session], [before, after])
+    assert decided.unmatched == (before,)
+    assert decided.applied == [after]
 
 
 def test_only_sessions_to_which_something_was_applied_are_changed() -> None:

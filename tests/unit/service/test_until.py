@@ -9,7 +9,7 @@ import pytest
 
 from paywatch.domain.ledger import Batch
 from paywatch.service.listen import until
-from paywatch.service.waiting import wait_for
+from paywatch.service.waiting import unless, wait_for
 from support import batch_of
 
 BATCHES = [batch_of([], n, n + 1) for n in range(3)]
@@ -118,3 +118,31 @@ async def test_a_cancellation_of_a_wait_passes() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_work_is_done_unless_a_stop_cuts_it_off() -> None:
+    stop, began, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work(result: int | None) -> int:
+        began.set()
+        try:
+            return result if result is not None else await asyncio.Future()
+        finally:
+            ended.set()
+
+    assert await unless(stop, work(7)) == 7
+    began.clear()
+    ended.clear()
+    waiting = asyncio.create_task(unless(stop, work(None)))
+    await began.wait()
+    stop.set()
+    assert await waiting is None
+    assert ended.is_set(), "nothing is left behind"
+
+
+async def test_an_error_of_the_work_is_raised() -> None:
+    async def work() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await unless(asyncio.Event(), work())

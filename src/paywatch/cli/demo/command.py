@@ -1,7 +1,7 @@
 """The demo command: goes on until Ctrl-C, or shows three paid sessions and ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Final
@@ -15,6 +15,7 @@ from paywatch.cli.demo.shop import Town, build_town
 from paywatch.cli.output import say
 from paywatch.cli.running import StopSignals, run
 from paywatch.config import CONFIG_VARIABLE
+from paywatch.service.waiting import unless
 from paywatch.telemetry import configure_logging
 
 ONCE_INTERVAL_S: Final = 1.0  # between ledgers
@@ -50,7 +51,7 @@ async def _demo(data_dir: Path | None, time_limit_s: float | None) -> None:
         say("Starting PostgreSQL, a simulated Stellar network, a merchant and the daemon …")
         async with open_scene(data_dir, interval_s) as scene:
             work = _show(scene, stop) if time_limit_s is None else _prove(scene, time_limit_s)
-            if not await _unless(stop, work):
+            if await unless(stop, work) is False:
                 raise typer.Exit(1)
 
 
@@ -63,19 +64,6 @@ async def _show(scene: Scene, stop: asyncio.Event) -> bool:
 
 async def _prove(scene: Scene, time_limit_s: float) -> bool:
     return await pay_three(scene, _town_with_daemon, time_limit_s)
-
-
-async def _unless(stop: asyncio.Event, work: Awaitable[bool]) -> bool:
-    """Do the work; a stop cuts it off, and is no failure."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else True
-    finally:
-        working.cancel()
-        stopping.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from paywatch.cli.demo.shop import MORE_WAYS, THREE_WAYS, Town, Way
 from paywatch.cli.output import say, show_table
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
 from paywatch.domain.events import EventType
+from paywatch.domain.ledger import format_stroops
 from paywatch.service.waiting import wait_for
 from paywatch.sim.history import AppliedTx
 from paywatch.sim.merchant import ReceivedWebhook
@@ -93,7 +94,7 @@ def _show_sales(sales: list[Sale], secret: str) -> None:
     rows = [
         (
             sale.session.id,
-            f"{sale.session.amount / 10**7:g} {sale.session.asset.code}",
+            f"{_short(sale.session.amount)} {sale.session.asset.code}",
             sale.way.name,
             sale.txs[0].hash,
             ", ".join(webhook.id for webhook in sale.webhooks),
@@ -104,6 +105,10 @@ def _show_sales(sales: list[Sale], secret: str) -> None:
         for sale in sorted(sales, key=lambda sale: sale.txs[0].hash)
     ]
     show_table("three sessions", columns, rows)
+
+
+def _short(stroops: int) -> str:
+    return format_stroops(stroops).rstrip("0").rstrip(".")
 
 
 async def keep_paying(town: Town, stop: asyncio.Event) -> None:
