@@ -25,8 +25,8 @@ from paywatch.domain.ledger import Batch, Credit, LedgerRecord
 from paywatch.domain.settlement import Settlement, Transition
 from paywatch.errors import HorizonError
 from paywatch.service.backfill import PageSource
-from paywatch.service.settle import Order, Settler
-from paywatch.service.waiting import wait_for
+from paywatch.service.settle import Order, Settler, paid_events
+from paywatch.service.waiting import unless, wait_for
 from paywatch.store import events, invariants, outbox, quarantine, recovery, sessions
 from paywatch.store.invariants import Violation
 from paywatch.store.retry import persistently
@@ -84,7 +84,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Recovery:
-    """Repairs one database, looking at one Horizon."""
+    """Repairs one database, looking at one Horizon.
+
+    Attributes:
+        at_work: called after each look at Horizon, and before each wait for a database that is
+            away: neither is a loop that hangs.
+    """
 
     engine: AsyncEngine
     settler: Settler
@@ -93,17 +98,22 @@ class Recovery:
     rng: Random
     metrics: Metrics
     timing: Timing = Timing()
+    at_work: Callable[[], None] = lambda: None
 
     async def run(self, stop: asyncio.Event, progress: Progress) -> None:
-        """Repair every `interval_s` and expire every `expire_s` until `stop` is set."""
+        """Repair every `interval_s` and expire every `expire_s` until `stop` is set.
+
+        A stop cuts a run off, wherever it is: what it had not committed, the next one does.
+        """
         progress.watch(BY, timedelta(seconds=2 * self.timing.interval_s), self.clock())
+        beating = replace(self, at_work=lambda: progress.beat(BY, self.clock()))
         due_at = self.clock()
         while not stop.is_set():
             if self.clock() >= due_at:
-                await self.run_once()
+                await unless(stop, beating.run_once())
                 due_at = self.clock() + timedelta(seconds=self.timing.interval_s)
             else:
-                await self.expire_overdue()
+                await unless(stop, beating.expire_overdue())
             progress.beat(BY, self.clock())
             await wait_for(stop, self.timing.expire_s)
         progress.forget(BY)
@@ -221,12 +231,7 @@ class Recovery:
             applied = await recovery.applied_credits(conn, [s.id for s in unmarked])
             marked = [_marked(session, applied[session.id]) for session in unmarked]
             await sessions.write_settled(conn, marked, BY, now)
-            told = [
-                domain_events.session_paid(settlement.session, settlement.completed_by)
-                for settlement in marked
-                if settlement.completed_by
-            ]
-            await events.enqueue(conn, told, now)
+            await events.enqueue(conn, paid_events(marked), now)
             return unmarked
 
         marked = await self._with_conn(mark)
@@ -270,6 +275,7 @@ class Recovery:
             except HorizonError as error:
                 log.warning("recovery_could_not_look", account=account, error=str(error))
                 failed.add(account)
+            self.at_work()
         return _Search(settled, frozenset(failed))
 
     async def _search_account(
@@ -280,7 +286,7 @@ class Recovery:
         if not evidence.records:
             return 0
         order = Order(evidence, by=f"{BY}:{account}", unproven=unproven)
-        outcomes = (await self.settler.settle(order)).outcomes
+        outcomes = (await self.settler.settle(order, self.at_work)).outcomes
         for credit, _, session_id in outcomes:
             log.warning(
                 "repaired",
@@ -304,6 +310,7 @@ class Recovery:
         records: list[LedgerRecord] = []
         for _ in range(LONGEST_SEARCH):
             batch = await self.source.page(account, position)
+            self.at_work()
             records += _naming(wanted, batch.records)
             position = batch.upto
             if batch.read == 0 or (batch.closed_at is not None and batch.closed_at > deadline):
@@ -323,7 +330,7 @@ class Recovery:
             async with engine.begin() as conn:
                 return await work(conn)
 
-        return await persistently(once, rng=self.rng)
+        return await persistently(once, rng=self.rng, on_retry=lambda _: self.at_work())
 
     def _count(self, repair: str, number: int) -> None:
         self.metrics.recovered.labels(repair=repair).inc(number)

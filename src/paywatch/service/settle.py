@@ -6,7 +6,7 @@ deliveries. Whatever fails, either all of it happened or nothing did.
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from paywatch.domain import events as domain_events
 from paywatch.domain.events import Event
 from paywatch.domain.ledger import Batch, Credit, LedgerRecord, format_stroops
-from paywatch.domain.settlement import BatchSettlement, Outcome, decide_batch
+from paywatch.domain.settlement import Outcome, Settlement, decide_batch
 from paywatch.errors import CursorMoved
 from paywatch.store import credits as credit_store
 from paywatch.store import cursors, events, quarantine, sessions
@@ -218,7 +218,7 @@ class _Attempt:
             return Settled()
         unproven = await self._still_unproven(conn)
         decided = decide_batch(locked, fresh.values(), unproven)
-        told = paid_events(decided)
+        told = paid_events(decided.settlements)
         await credit_store.insert_payments(conn, decided.applied, now)
         await credit_store.insert_credits(conn, decided.outcomes, now)
         await sessions.write_settled(conn, decided.changed, self._order.by, now)
@@ -231,11 +231,11 @@ class _Attempt:
         return await sessions.paid_without_credit(conn, self._order.unproven)
 
 
-def paid_events(decided: BatchSettlement) -> list[Event]:
-    """Build the event of each session that these credits completed."""
+def paid_events(settlements: Iterable[Settlement]) -> list[Event]:
+    """Build the event of each session that its credits completed."""
     return [
         domain_events.session_paid(settlement.session, settlement.completed_by)
-        for settlement in decided.settlements
+        for settlement in settlements
         if settlement.completed_by is not None
     ]
 

@@ -731,3 +731,40 @@ async def test_the_loop_repairs_at_once_then_expires_between_and_stops_when_told
     assert await care.shop.session(2) == ("expired", 0)
     assert len(care.pages.asked) == 1, "one run in the interval"
     assert progress.stale(NOW + timedelta(days=1)) == [], "a loop that ended is not missed"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+async def test_a_long_search_on_a_slow_horizon_is_no_loop_that_hangs_and_a_stop_cuts_it_off(
+    care: Care,
+) -> None:
+    await care.shop.add_session()
+    await care.announce(1)
+    care.pages.credits = [make_credit(1, tx=n, memo=Memo.of_id(77)) for n in range(1, 10)]
+    care.pages.size = 1
+    clock, progress, stop, asked = Clock(), Progress(), asyncio.Event(), asyncio.Event()
+
+    async def answer_slowly(_after: Position) -> None:
+        assert progress.stale(clock.now) == []
+        clock.now += timedelta(minutes=9)
+        if len(care.pages.asked) == 5:
+            asked.set()
+            await asyncio.Event().wait()  # now it hangs
+
+    care.pages.meanwhile = answer_slowly
+    running = asyncio.create_task(replace(care.recovery, clock=clock).run(stop, progress))
+    await asyncio.wait(
+        {running, asyncio.ensure_future(asked.wait())}, return_when="FIRST_COMPLETED"
+    )
+    assert not running.done()
+    hanging_at = clock.now + timedelta(minutes=9)
+    assert progress.stale(hanging_at) == ["recover"]
+    stop.set()
+    await running
+    assert await care.shop.session() == ("processing", 0)
