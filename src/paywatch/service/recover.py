@@ -6,7 +6,6 @@ session that is paid between recovery's look and its write stays paid.
 
 import asyncio
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -21,11 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.domain import events as domain_events
 from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, SessionStatus
-from paywatch.domain.ledger import Batch, Credit, LedgerRecord
+from paywatch.domain.ledger import Credit
 from paywatch.domain.settlement import Settlement, Transition
-from paywatch.errors import HorizonError
 from paywatch.service.backfill import PageSource
-from paywatch.service.settle import Order, Settler, paid_events
+from paywatch.service.search import Search, Searched
+from paywatch.service.settle import Settler, paid_events
 from paywatch.service.waiting import unless, wait_for
 from paywatch.store import events, invariants, outbox, quarantine, recovery, sessions
 from paywatch.store.invariants import Violation
@@ -36,7 +35,6 @@ log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 BY: Final = "recover"
-LONGEST_SEARCH: Final = 500  # pages of an account that one run reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +60,6 @@ class RecoveryReport:
     def document(self) -> dict[str, object]:
         """Describe the run as a JSON document."""
         return asdict(self) | {"healthy": self.healthy}
-
-
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """What a look at Horizon found, and which accounts it could not be done for."""
-
-    settled: int
-    failed: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +170,14 @@ class Recovery:
             self.settler.on_told()
         return len(expired)
 
-    async def _repair_stuck(self, now: datetime) -> tuple[_Search, int]:
+    async def _repair_stuck(self, now: datetime) -> tuple[Searched, int]:
         """Look for announced payments that were never seen; without a trace, back to pending."""
         before = now - timedelta(seconds=self.timing.processing_s)
         stuck = await self._with_conn(
             lambda conn: recovery.find_stuck(conn, before), "REPEATABLE READ"
         )
-        search = await self._search(stuck)
-        untraced = _searched(stuck, search)
+        search = await self._search.bring(stuck)
+        untraced = search.asked_about(stuck)
 
         async def give_up(conn: AsyncConnection) -> set[UUID]:
             returned = await recovery.back_to_pending(conn, untraced, before, now)
@@ -201,13 +191,13 @@ class Recovery:
         self._count("processing", len(returned))
         return search, len(returned)
 
-    async def _repair_unproven(self, since: datetime) -> tuple[_Search, int, int]:
+    async def _repair_unproven(self, since: datetime) -> tuple[Searched, int, int]:
         """Look for the credits of paid sessions that have none; without a trace, alarm."""
         unproven = await self._with_conn(
             lambda conn: recovery.find_unproven(conn, since), "REPEATABLE READ"
         )
-        search = await self._search(unproven, frozenset(m.id for m in unproven))
-        ids = _searched(unproven, search)
+        search = await self._search.bring(unproven, frozenset(m.id for m in unproven))
+        ids = search.asked_about(unproven)
         if not ids:
             return search, 0, 0
         left = await self._with_conn(
@@ -261,63 +251,9 @@ class Recovery:
         self._count("undeliverable", len(buried))
         return len(buried)
 
-    async def _search(
-        self, missing: Sequence[CheckoutSession], unproven: frozenset[UUID] = frozenset()
-    ) -> _Search:
-        """Settle what Horizon has of these sessions' accounts, from their opening on."""
-        wanted: dict[str, list[CheckoutSession]] = defaultdict(list)
-        for session in missing:
-            wanted[session.account].append(session)
-        settled, failed = 0, set()
-        for account, of_account in sorted(wanted.items()):
-            try:
-                settled += await self._search_account(account, of_account, unproven)
-            except HorizonError as error:
-                log.warning("recovery_could_not_look", account=account, error=str(error))
-                failed.add(account)
-            self.at_work()
-        return _Search(settled, frozenset(failed))
-
-    async def _search_account(
-        self, account: str, wanted: Sequence[CheckoutSession], unproven: frozenset[UUID]
-    ) -> int:
-        """Settle what names these sessions, all at once: half a proof would be a duplicate."""
-        evidence = await self._read_evidence(account, wanted)
-        if not evidence.records:
-            return 0
-        order = Order(evidence, by=f"{BY}:{account}", unproven=unproven)
-        outcomes = (await self.settler.settle(order, self.at_work)).outcomes
-        for credit, _, session_id in outcomes:
-            log.warning(
-                "repaired",
-                repair="missed_credit",
-                session_id=None if session_id is None else str(session_id),
-                operation_id=str(credit.operation_id),
-            )
-        self._count("missed_credit", len(outcomes))
-        return len(outcomes)
-
-    async def _read_evidence(self, account: str, wanted: Sequence[CheckoutSession]) -> Batch:
-        """Page through an account from the first session's opening to the last one's deadline.
-
-        What names none of these sessions is the stream's business, and so is what cannot be read.
-
-        Raises:
-            HorizonError: Horizon cannot be read, or has more pages than one run may read.
-        """
-        after = position = min(session.opened_position for session in wanted)
-        deadline = max(session.expires_at for session in wanted)
-        records: list[LedgerRecord] = []
-        for _ in range(LONGEST_SEARCH):
-            batch = await self.source.page(account, position)
-            self.at_work()
-            records += _naming(wanted, batch.records)
-            position = batch.upto
-            if batch.read == 0 or (batch.closed_at is not None and batch.closed_at > deadline):
-                return Batch(tuple(records), after, position, None, len(records))
-        raise HorizonError(
-            f"{account}: more than {LONGEST_SEARCH} pages from {after} on: run a backfill"
-        )
+    @property
+    def _search(self) -> Search:
+        return Search(self.settler, self.source, BY, self.at_work)
 
     async def _with_conn(
         self,
@@ -338,23 +274,6 @@ class Recovery:
 
 def _after(session: CheckoutSession, cause: Cause) -> SessionStatus:
     return TRANSITIONS[session.status][cause]
-
-
-def _searched(missing: Sequence[CheckoutSession], search: _Search) -> list[UUID]:
-    """The sessions that Horizon could be asked about."""
-    return [m.id for m in missing if m.account not in search.failed]
-
-
-def _naming(
-    wanted: Sequence[CheckoutSession], records: Sequence[LedgerRecord]
-) -> list[LedgerRecord]:
-    """The records with a credit that names one of these sessions, as settlement will find it."""
-    names = {session.muxed_id for session in wanted} | {session.memo for session in wanted}
-    return [
-        record
-        for record in records
-        if any((c.memo if c.muxed_id is None else c.muxed_id) in names for c in record.credits)
-    ]
 
 
 def _marked(session: CheckoutSession, applied: Sequence[Credit]) -> Settlement:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from paywatch.domain.ledger import LedgerRecord, Memo, Position
-from paywatch.service import recover
+from paywatch.service import search
 from paywatch.service.recover import Recovery, RecoveryReport, Timing
 from paywatch.service.settle import Order
 from paywatch.store.engine import create_engine
@@ -245,7 +245,7 @@ async def test_the_search_begins_at_the_opening_and_ends_behind_the_deadline(car
 async def test_a_search_without_an_end_is_given_up_and_reported(
     care: Care, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recover, "LONGEST_SEARCH", 3)
+    monkeypatch.setattr(search, "LONGEST", 3)
     await care.shop.add_session()
     await care.announce(1)
     care.pages.size = 1

@@ -1,0 +1,119 @@
+"""Search: what Horizon holds of sessions whose credits are missing, brought to the one settling."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from paywatch.domain.checkout import CheckoutSession
+from paywatch.domain.ledger import Batch, LedgerRecord
+from paywatch.errors import HorizonError
+from paywatch.service.backfill import PageSource
+from paywatch.service.settle import Order, Settler
+
+log = structlog.stdlib.get_logger(__name__)
+
+LONGEST: Final = 500  # pages of an account that one search reads
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """How many credits were found and settled, and the accounts that could not be searched."""
+
+    settled: int
+    failed: frozenset[str]
+
+    def asked_about(self, sessions: Iterable[CheckoutSession]) -> list[UUID]:
+        """The sessions that Horizon could be asked about."""
+        return [session.id for session in sessions if session.account not in self.failed]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Searches the accounts of sessions.
+
+    Attributes:
+        by: who searches, for the logs and the quarantine's key.
+        at_work: called after each look at Horizon.
+    """
+
+    settler: Settler
+    source: PageSource
+    by: str
+    at_work: Callable[[], None]
+
+    async def bring(
+        self, missing: Iterable[CheckoutSession], unproven: frozenset[UUID] = frozenset()
+    ) -> Searched:
+        """Settle what Horizon has of these sessions' accounts, from their opening on.
+
+        Args:
+            missing: the sessions.
+            unproven: those that are paid, and for which the credits are to be the proof.
+        """
+        wanted: dict[str, list[CheckoutSession]] = defaultdict(list)
+        for session in missing:
+            wanted[session.account].append(session)
+        settled, failed = 0, set()
+        for account, of_account in sorted(wanted.items()):
+            try:
+                settled += await self._bring_account(account, of_account, unproven)
+            except HorizonError as error:
+                log.warning("recovery_could_not_look", account=account, error=str(error))
+                failed.add(account)
+            self.at_work()
+        return Searched(settled, frozenset(failed))
+
+    async def _bring_account(
+        self, account: str, wanted: Sequence[CheckoutSession], unproven: frozenset[UUID]
+    ) -> int:
+        """Settle what names these sessions, all at once: half a proof would be a duplicate."""
+        evidence = await self._read_evidence(account, wanted)
+        if not evidence.records:
+            return 0
+        order = Order(evidence, by=f"{self.by}:{account}", unproven=unproven)
+        outcomes = (await self.settler.settle(order, self.at_work)).outcomes
+        for credit, _, session_id in outcomes:
+            log.warning(
+                "repaired",
+                repair="missed_credit",
+                session_id=None if session_id is None else str(session_id),
+                operation_id=str(credit.operation_id),
+            )
+        self.settler.metrics.recovered.labels(repair="missed_credit").inc(len(outcomes))
+        return len(outcomes)
+
+    async def _read_evidence(self, account: str, wanted: Sequence[CheckoutSession]) -> Batch:
+        """Page through an account from the first session's opening to the last one's deadline.
+
+        What names none of these sessions is the stream's business, and so is what cannot be read.
+
+        Raises:
+            HorizonError: Horizon cannot be read, or has more pages than one run may read.
+        """
+        after = position = min(session.opened_position for session in wanted)
+        deadline = max(session.expires_at for session in wanted)
+        records: list[LedgerRecord] = []
+        for _ in range(LONGEST):
+            batch = await self.source.page(account, position)
+            self.at_work()
+            records += _naming(wanted, batch.records)
+            position = batch.upto
+            if batch.read == 0 or (batch.closed_at is not None and batch.closed_at > deadline):
+                return Batch(tuple(records), after, position, None, len(records))
+        raise HorizonError(f"{account}: more than {LONGEST} pages from {after} on: run a backfill")
+
+
+def _naming(
+    wanted: Sequence[CheckoutSession], records: Sequence[LedgerRecord]
+) -> list[LedgerRecord]:
+    """The records with a credit that names one of these sessions, as settlement will find it."""
+    names = {session.muxed_id for session in wanted} | {session.memo for session in wanted}
+    return [
+        record
+        for record in records
+        if any((c.memo if c.muxed_id is None else c.muxed_id) in names for c in record.credits)
+    ]
