@@ -7,6 +7,8 @@ once, but **early**: in batches that leave the position where the last page put 
 what the stream did not bring, and moves the position. The consequences:
 
 - A batch's `after` is always the `upto` of the one before; `upto` moves only on what a page showed.
+- An empty page shows nothing: it says that there is nothing up to the tip, and the position follows
+  only when pages have said so for `overlap_s`.
 - An early batch has `after == upto`, and no `closed_at`: its records lie *beyond* its position.
   The page that confirms them does not yield them again. A process that dies in between reads them
   again after its start, and the settling finds them settled: credits have an identity.
@@ -17,7 +19,9 @@ what the stream did not bring, and moves the position. The consequences:
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from paywatch.domain.ledger import Batch, Position
@@ -48,6 +52,7 @@ class AccountStream:
         self._timing = timing
         self._reconnects = reconnects
         self._confirmed = after  # by pages
+        self._claims: deque[tuple[float, Position]] = deque()  # tips that empty pages claimed
         self._early: set[Position] = set()  # handed out, but not confirmed yet
         self._streamed = after  # the last position on the connection
         self._arrivals: Arrivals | None = None
@@ -88,7 +93,8 @@ class AccountStream:
         page = await self._source.read_page(self._account, self._confirmed)
         self._require_all_early(page)
         batch = page.batch({self._account}, known=self._early)
-        self._confirmed = page.upto
+        batch = replace(batch, upto=self._believed(page))
+        self._confirmed = batch.upto
         self._early = {position for position in self._early if position > page.upto}
         if self._arrivals is not None or page.records:
             self._reconnects.succeeded()
@@ -98,6 +104,23 @@ class AccountStream:
                 self._streamed = self._confirmed
                 self._arrivals = self._source.connect(self._account, self._confirmed)
         return batch
+
+    def _believed(self, page: Page) -> Position:
+        """Say how far a page moves the position.
+
+        To its last record. An empty one claims the tip, but behind a load balancer it may come from
+        an instance that lags behind the one that told the tip. So it moves the position only to a
+        tip that was claimed `overlap_s` ago: what that instance lacked then, it would show by now.
+        """
+        if page.records:
+            self._claims.clear()
+            return page.upto
+        now = asyncio.get_running_loop().time()
+        self._claims.append((now, page.upto))
+        believed = self._confirmed
+        while self._claims and self._claims[0][0] <= now - self._timing.overlap_s:
+            believed = max(believed, self._claims.popleft()[1])
+        return believed
 
     def _require_all_early(self, page: Page) -> None:
         """Refuse a page that does not know what the stream has shown: an instance that lags.

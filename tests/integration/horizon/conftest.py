@@ -17,6 +17,7 @@ FAST = Timing(
     first_event_s=10.0,
     silence_s=10.0,
     reconcile_s=0.1,
+    overlap_s=0.0,  # one instance
     root_age_s=0.0,
     backoff_base_s=0.002,
     backoff_cap_s=0.02,

@@ -25,7 +25,7 @@ SHOP = Keypair.from_raw_ed25519_seed(b"\1" * 32).public_key
 PAYER = Keypair.from_raw_ed25519_seed(b"\2" * 32).public_key
 START = Position.after_ledger(10)
 CLOSED_AT = datetime(2026, 8, 1, 10, tzinfo=UTC)
-QUIET = Timing(reconcile_s=3600.0, backoff_base_s=0.0)
+QUIET = Timing(reconcile_s=3600.0, overlap_s=0.0, backoff_base_s=0.0)
 
 
 def op(ledger: int, **fields: Any) -> dict[str, Any]:
@@ -55,6 +55,7 @@ class Horizon:
         self.connected_at: list[Position] = []
         self.pages = 0
         self.limit = 200
+        self.hidden = 0  # ledgers at the tip that the instance which serves pages lacks
 
     def close(self, *operations: dict[str, Any]) -> None:
         self.ledger += operations
@@ -63,7 +64,8 @@ class Horizon:
     async def read_page(self, account: str, after: Position) -> Page:
         assert account == SHOP
         self.pages += 1
-        found = [o for o in self.ledger if Position(o["id"]) > after][: self.limit]
+        end = Position.after_ledger(self.tip - self.hidden)
+        found = [o for o in self.ledger if after < Position(o["id"]) <= end][: self.limit]
         page = Page.of(found, after, Root("net", self.tip, CLOSED_AT, 1))
         return replace(page, is_full=len(found) == self.limit)
 
@@ -174,6 +176,50 @@ async def test_a_page_that_lacks_what_the_stream_showed_is_not_believed() -> Non
     found = await read(horizon, then_all, reasons=reasons)
     assert "behind" in reasons
     assert ledgers(found) == [11, 12]
+
+
+@pytest.mark.parametrize("streamed", [[], [op(11)]])
+async def test_an_empty_page_of_an_instance_that_lags_loses_no_payment(
+    streamed: list[dict[str, Any] | Exception],
+) -> None:
+    """Another instance behind the same address told the tip, which the page claims to reach."""
+    horizon = Horizon(streamed)
+    horizon.close(op(11))
+    horizon.hidden = 1
+
+    def then_caught_up(found: list[Batch]) -> bool:
+        if len(found) > 2:
+            horizon.hidden = 0
+        return found[-1].upto >= Position.of(11, 1, 1)
+
+    timing = replace(QUIET, reconcile_s=0.0, overlap_s=3600.0)
+    found = await read(horizon, then_caught_up, timing)
+    assert ledgers(found) == [11]
+    assert {batch.upto for batch in found[:-1]} == {START}, "and not by a crash before, either"
+
+
+async def test_a_quiet_account_is_read_up_to_a_tip_that_has_been_claimed_for_long_enough() -> None:
+    horizon = Horizon()
+    timing = replace(QUIET, reconcile_s=0.0, overlap_s=0.05)
+
+    def then_moved(found: list[Batch]) -> bool:
+        horizon.tip += 1
+        return found[-1].upto > START
+
+    found = await read(horizon, then_moved, timing)
+    assert found[-1].upto < Position.after_ledger(horizon.tip - 1), "not to what it has just heard"
+    assert {batch.closed_at for batch in found} == {CLOSED_AT}, "no deadline waits for it"
+
+
+async def test_what_empty_pages_claimed_is_void_once_a_record_shows_that_they_lacked_it() -> None:
+    reconnects = Reconnects(SHOP, QUIET, random.Random(1), lambda _: None, asyncio.sleep)
+    timing = replace(QUIET, overlap_s=3600.0)
+    stream = AccountStream(Horizon(), SHOP, START, timing, reconnects)
+    root = Root("net", 12, CLOSED_AT, 1)
+    assert stream._believed(Page.of([], START, root)) == START
+    assert stream._claims, "of ledger 12"
+    assert stream._believed(Page.of([op(11)], START, root)) == Position(op(11)["id"])
+    assert not stream._claims
 
 
 async def test_an_early_record_is_not_repeated_by_the_next_connection() -> None:
