@@ -7,10 +7,14 @@ from typing import Any
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-WIDE = 200  # columns, where no terminal sets a limit: ids and hashes are not to be broken
+WIDE = 500  # columns, where no terminal sets a limit: there a row is a line
+_BOUNDLESS = 100_000  # columns
 
 
 def emit_json(document: Mapping[str, Any]) -> None:
@@ -37,24 +41,45 @@ def say(*sentences: str) -> None:
 
 
 def show_fields(fields: Mapping[str, object]) -> None:
-    """Print names and values, leaving out those without one."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in fields.items():
-        if value is not None and value != "":
-            table.add_row(name.replace("_", " "), visible(str(value)))
-    console().print(table)
+    """Print names and values, a line each, leaving out those without a value.
+
+    A line is never broken: what is longer than the terminal can still be copied as one.
+    """
+    shown = {
+        name.replace("_", " "): text for name, value in fields.items() if (text := _text(value))
+    }
+    widest = max(map(len, shown), default=0)
+    for name, text in shown.items():
+        console().print(Text.assemble((name.ljust(widest), "dim"), "  ", text))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table."""
+    """Print a table; where the screen is too narrow for one, each row as a block of fields.
+
+    Only sentences are wrapped, and between words: an id that is cut in two cannot be copied.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else visible(str(value)) for value in row))
-    console().print(table)
+    texts = [[_text(value) for value in row] for row in rows]
+    for number, column in enumerate(columns):
+        cells = [column, *(row[number] for row in texts)]
+        words = (word for cell in cells for word in cell.split(" "))
+        table.add_column(column, min_width=max(map(cell_len, words)))
+    for row in texts:
+        table.add_row(*row)
+    screen = console()
+    needed = Measurement.get(screen, screen.options.update(max_width=_BOUNDLESS), table).minimum
+    if needed <= screen.width:
+        screen.print(table)
+        return
+    say(title)
+    for row in texts:
+        say("")
+        show_fields(dict(zip(columns, row, strict=True)))
+    say("")
+
+
+def _text(value: object) -> str:
+    return "" if value is None else visible(str(value))
 
 
 def visible(text: str) -> str:
