@@ -51,7 +51,8 @@ async def serve(app: FastAPI, listening: socket.socket, stopping: asyncio.Event)
     """Serve until `stopping` is set or this task is canceled; requests in flight are finished."""
     config = uvicorn.Config(
         app,
-        log_config=None,  # the daemon's own logging has all of it
+        log_config=None,  # the daemon's own logging has all of it,
+        log_level="warning",  # and tells of its start and its end itself
         access_log=False,
         lifespan="off",
         ws="none",
