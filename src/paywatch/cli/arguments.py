@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from stellar_sdk import StrKey
+
 from paywatch.errors import InvalidInput
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -20,6 +22,19 @@ class LedgerOrTime:
 
     ledger: int | None
     at: datetime | None
+
+
+def parse_account(text: str) -> str:
+    """Take an account's address; one that is no address is not repeated: it may be a seed.
+
+    Raises:
+        InvalidInput: not a G… address with a valid checksum.
+    """
+    if StrKey.is_valid_ed25519_secret_seed(text):
+        raise InvalidInput("account", "is a secret seed: give the public G… address only")
+    if not StrKey.is_valid_ed25519_public_key(text):
+        raise InvalidInput("account", "must be a Stellar G… address")
+    return text
 
 
 def parse_duration(text: str, field: str = "expires_in") -> timedelta:

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from paywatch.cli.arguments import LedgerOrTime, parse_ledger_or_time
+from paywatch.cli.arguments import LedgerOrTime, parse_account, parse_ledger_or_time
 from paywatch.cli.output import emit_json, say, show_fields, show_table
 from paywatch.cli.progress import ShownPages
 from paywatch.cli.running import Json, load_settings, open_house, run
 from paywatch.config import Settings
 from paywatch.domain.ledger import Position
-from paywatch.errors import InvalidInput, NotFound
-from paywatch.service.backfill import BackfillReport
+from paywatch.errors import HorizonUnavailable, InvalidInput, NotFound
+from paywatch.service.backfill import BEHIND, Backfill, BackfillReport
 from paywatch.service.recover import RecoveryReport
 from paywatch.store import merchants
 from paywatch.store.invariants import INVARIANTS, Violation
@@ -51,7 +51,8 @@ def backfill(
         parse_ledger_or_time(begin, "from") if begin else None,
         parse_ledger_or_time(end, "to") if end else None,
     )
-    reports = run(_backfill(load_settings(), accounts or [], wanted))
+    only = [parse_account(account) for account in accounts or ()]
+    reports = run(_backfill(load_settings(), only, wanted))
     documents = [_backfill_document(report) for report in reports]
     found = sum(report.found for report in reports)
     if as_json:
@@ -97,10 +98,25 @@ async def _backfill(
         if any(after > upto for _, after in spans):
             raise InvalidInput("from", f"is after the last ledger to read, {upto.ledger}")
         with ShownPages(house.source, spans, upto) as pages:
-            return [
-                await house.backfill(pages).run_range(account, after, upto)
-                for account, after in spans
-            ]
+            return await _each(house.backfill(pages), spans, upto)
+
+
+async def _each(
+    backfill: Backfill, spans: Sequence[tuple[str, Position]], upto: Position
+) -> list[BackfillReport]:
+    """Read all accounts, also after one whose end Horizon does not show yet."""
+    reports: list[BackfillReport] = []
+    behind: HorizonUnavailable | None = None
+    for account, after in spans:
+        try:
+            reports.append(await backfill.run_range(account, after, upto))
+        except HorizonUnavailable as error:
+            if error.reason != BEHIND:
+                raise
+            behind = error
+    if behind is not None:
+        raise behind
+    return reports
 
 
 async def _watched(house: House, accounts: Sequence[str]) -> list[WatchedAccount]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from stellar_sdk import StrKey
 
+from paywatch.cli.arguments import parse_account
 from paywatch.cli.output import emit_json, say, short, show_table
 from paywatch.cli.running import Json, load_settings, run
 from paywatch.domain.ledger import format_stroops
@@ -36,10 +36,7 @@ def explain(
     database exists; no database is made for it. Capture records with
     `curl 'https://HORIZON/accounts/G…/payments?join=transactions'`.
     """
-    for account in accounts or ():
-        if not StrKey.is_valid_ed25519_public_key(account):
-            raise InvalidInput("account", f"{account[:60]!r} is not a Stellar G… address")
-    wanted = frozenset(accounts) if accounts else None
+    wanted = frozenset(map(parse_account, accounts)) if accounts else None
     explanation = run(explain_capture(load_settings(), _read(file), wanted))
     if as_json:
         emit_json(

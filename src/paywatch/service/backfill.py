@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -25,6 +25,8 @@ from paywatch.service.settle import Order, Settler
 from paywatch.store import cursors
 from paywatch.store.cursors import Cursor, backfill_stream
 from paywatch.store.retry import persistently
+
+BEHIND: Final = "behind"  # why Horizon does not show a range's end yet
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -138,9 +140,7 @@ class Backfill:
             log.info("backfill", stream=claim.stream, **progress)
             if batch.read == 0 and claim.position != claim.end_position:
                 # Whether there is more, only Horizon's later ledgers will say.
-                raise HorizonUnavailable(
-                    "behind", f"Horizon ends at {claim.position}, {claim.stream} does not"
-                )
+                raise HorizonUnavailable(BEHIND, _nothing_more(claim))
         await self._close(claim)
         return BackfillReport(claim.account, began_at, claim.position, read, found)
 
@@ -159,3 +159,11 @@ class Backfill:
                 await cursors.close_backfill(conn, claim)
 
         await persistently(close, rng=self.rng)
+
+
+def _nothing_more(claim: Cursor) -> str:
+    end = claim.end_position or claim.position
+    return (
+        f"it has nothing of {claim.account} after ledger {claim.position.ledger}, and ledger "
+        f"{end.ledger} is to be read: it is behind, or the account is not on the ledger yet"
+    )

@@ -197,6 +197,19 @@ async def test_backfill_settles_what_nobody_listened_to(site: Site) -> None:
     assert tx.hash in for_people.out
 
 
+async def test_backfill_goes_on_after_an_account_that_is_not_on_the_ledger(site: Site) -> None:
+    session = await open_session(site)
+    await answer(site.environ, "merchant", "create", "--name", "B", "--account", STRANGER)
+    assert site.shop.account_id > STRANGER, "it has its turn first"
+    await site.pay(site.payment(session))
+    ended = await command(site.environ, "backfill", "--json")
+    assert (ended.code, ended.out) == (1, "")
+    assert f"nothing of {STRANGER} after ledger" in ended.err
+    assert "the account is not on the ledger yet" in ended.err
+    shown = await answer(site.environ, "session", "show", session["id"])
+    assert shown["status"] == "paid"
+
+
 async def test_backfill_keeps_to_its_range(site: Site) -> None:
     session = await open_session(site)
     (tx,) = await site.pay(site.payment(session))

@@ -12,6 +12,7 @@ from support.commands import run_command
 from support.program import Ended
 
 CREDITED = "GAYOLLLUIZE4DZMBB2ZBKGBUBZLIOYU6XFLW37GBP2VZD3ABNXCW4BVA"
+SEED = "SBFGFF27Y64ZUGFAIG5AMJGQODZZKV2YQKAVUUN4HNE24XZXD2OEUVUP"
 RECORDS = Path(__file__).parent / "data"
 COMMANDS = (
     "migrate", "merchant create", "session create", "session show", "session list", "run",
@@ -160,15 +161,22 @@ def test_a_capture_has_a_limit(environ: dict[str, str], monkeypatch: pytest.Monk
     assert "more than 1 MiB" in ended.err
 
 
-def test_explain_refuses_what_is_no_account(environ: dict[str, str]) -> None:
-    ended = refused(environ, b"[]", "--account", "G123")
-    assert ended.code == 2
-    assert "account: 'G123' is not a Stellar G… address" in ended.err
+@pytest.mark.parametrize(
+    ("account", "says"),
+    [("G123", "must be a Stellar G… address"), (SEED, "is a secret seed"), (SEED[:-1], "must be")],
+)
+@pytest.mark.parametrize("command", [("explain", "-"), ("backfill",)])
+def test_what_is_no_account_is_refused_and_not_repeated(
+    environ: dict[str, str], command: tuple[str, ...], account: str, says: str
+) -> None:
+    ended = run_command(environ, *command, "--account", account)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"account: {says}" in ended.err
+    assert account not in ended.err
 
 
 def test_a_seed_in_the_settings_is_refused(environ: dict[str, str]) -> None:
-    seed = "SBFGFF27Y64ZUGFAIG5AMJGQODZZKV2YQKAVUUN4HNE24XZXD2OEUVUP"
-    ended = run_command(environ | {"PAYWATCH_HORIZON_URL": seed}, "audit")
+    ended = run_command(environ | {"PAYWATCH_HORIZON_URL": SEED}, "audit")
     assert ended.code == 1
     assert "secret key" in ended.err
-    assert seed not in ended.err
+    assert SEED not in ended.err
