@@ -71,9 +71,11 @@ class Bench:
             conn.execute(
                 """
 INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_id, asset, amount,
-       expires_at, created_at, updated_at, opened_position, reference)
+       expires_at, created_at, updated_at, opened_position, reference, least_amount, accept_until,
+       text_for_id)
 SELECT gen_random_uuid(), merchant_id, account, 'id', int8send(n), n, 'native', 100,
-       %(now)s + interval '1 day', %(now)s, %(now)s, 0, 'order-' || n
+       %(now)s + interval '1 day', %(now)s, %(now)s, 0, 'order-' || n, 100,
+       %(now)s + interval '1 day', true
   FROM accounts, generate_series(1, %(operations)s) n""",
                 {"now": NOW, "operations": self.operations},
             )

@@ -14,6 +14,7 @@ from stellar_sdk import Keypair
 
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
 from paywatch.domain.ledger import Asset, Batch, Credit, LedgerRecord, Memo, Position
+from paywatch.domain.policy import Policy
 from paywatch.service.settle import Order, Settled, Settler
 from paywatch.store import checkout, cursors, merchants
 from paywatch.store.cursors import Cursor, live_stream
@@ -60,7 +61,10 @@ def make_session(number: int = 1, **changes: Any) -> CheckoutSession:
         "opened_position": START,
         "reference": f"order-{number}",
     }
-    return CheckoutSession(**(values | changes))
+    values |= changes
+    # Without other terms: the whole amount, until the deadline.
+    values.setdefault("terms", Policy().terms(values["amount"], values["expires_at"]))
+    return CheckoutSession(**values)
 
 
 def make_credit(

@@ -12,6 +12,7 @@ from paywatch.errors import InvalidInput
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
+_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", re.ASCII)
 _LEDGER = re.compile(r"[0-9]{1,10}", re.ASCII)
 _LAST_LEDGER: Final = 2**31 - 1  # above it a position would not fit its 63 bits
 
@@ -51,6 +52,19 @@ def parse_duration(text: str, field: str = "expires_in") -> timedelta:
         return timedelta(**{_UNITS[unit]: int(number)})
     except OverflowError as error:
         raise InvalidInput(field, "is longer than time itself; give a shorter one") from error
+
+
+def parse_percent(text: str, field: str) -> int:
+    """Read a percentage with at most 2 decimals as basis points: `0.5` is 50.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    match = _PERCENT.fullmatch(text)
+    if match is None:
+        raise InvalidInput(field, "must be a percentage with at most 2 decimals, such as 0.5")
+    whole, hundredths = match.groups()
+    return int(whole) * 100 + int((hundredths or "").ljust(2, "0"))
 
 
 def parse_id(text: str, field: str) -> UUID:

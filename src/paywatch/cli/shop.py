@@ -1,15 +1,18 @@
 """Commands of a merchant's side: merchant create, session create, show and list."""
 
+from dataclasses import replace
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
-from paywatch.cli.arguments import parse_duration, parse_id
+from paywatch.cli.arguments import parse_duration, parse_id, parse_percent
 from paywatch.cli.output import emit_json, say, show_fields, show_table
 from paywatch.cli.running import Json, load_settings, open_house, run
 from paywatch.config import Settings
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
 from paywatch.domain.ledger import MemoType
+from paywatch.domain.policy import Policy
 from paywatch.service.checkout import NewMerchant, SessionRequest
 from paywatch.service.documents import session_document, session_view_document
 from paywatch.store.checkout import SessionView
@@ -63,6 +66,57 @@ async def _create_merchant(
 ) -> NewMerchant:
     async with open_house(settings) as house:
         return await house.checkout.create_merchant(name, account, webhook_url)
+
+
+@merchant.command("policy")
+def policy(
+    merchant_id: Annotated[str, typer.Argument(metavar="ID", help="The merchant's id.")],
+    *,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(help="How much may be missing of an amount, in percent: 0.5; 0 is nothing."),
+    ] = None,
+    late: Annotated[
+        str | None,
+        typer.Option(help="hold what comes after the deadline, or accept it for so long: 24h."),
+    ] = None,
+    text_for_id: Annotated[
+        bool | None,
+        typer.Option(help="Whether an id memo's digits may come as a text memo."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a merchant tolerates, or change it for the sessions opened from now on."""
+    wanted = parse_id(merchant_id, "merchant")
+    changes: dict[str, Any] = {}
+    if tolerance is not None:
+        changes["tolerance_bps"] = parse_percent(tolerance, "tolerance")
+    if late is not None:
+        changes["late_grace"] = None if late == "hold" else parse_duration(late, "late")
+    if text_for_id is not None:
+        changes["text_for_id"] = text_for_id
+    found = run(_policy(load_settings(), wanted, changes))
+    grace = found.late_grace
+    document = {
+        "merchant_id": str(wanted),
+        "tolerance_percent": f"{found.tolerance_bps / 100:g}",
+        "late": "hold" if grace is None else "accept",
+        "late_grace_s": None if grace is None else int(grace.total_seconds()),
+        "text_for_id": found.text_for_id,
+    }
+    if as_json:
+        emit_json(document)
+    else:
+        show_fields(document)
+
+
+async def _policy(settings: Settings, merchant_id: UUID, changes: dict[str, Any]) -> Policy:
+    async with open_house(settings) as house:
+        if not changes:
+            return await house.checkout.read_policy(merchant_id)
+        return await house.checkout.change_policy(
+            merchant_id, lambda policy: replace(policy, **changes)
+        )
 
 
 @session.command("create")

@@ -34,10 +34,12 @@ class Cause(StrEnum):
 
 
 class PaidHow(StrEnum):
-    """How a paid session's credits compare with what was asked."""
+    """How a paid session's credits compare with what was asked, and by when."""
 
     EXACT = "exact"
     OVER = "over"
+    UNDER = "under"  # within the merchant's tolerance
+    LATE = "late"  # completed after the deadline, within the merchant's grace
 
 
 _S, _C = SessionStatus, Cause
@@ -80,6 +82,18 @@ OPEN: Final = frozenset(s for s in SessionStatus if Cause.DEADLINE_PASSED in TRA
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a merchant's policy comes to for one session, fixed when it is opened.
+
+    The policy may change later; what was promised to a customer does not.
+    """
+
+    least_amount: int  # stroops that pay it: the amount less the tolerance
+    accept_until: datetime  # the ledger's clock: the deadline, or the end of the grace after it
+    text_for_id: bool  # whether an id memo's digits may come as a text memo
+
+
+@dataclass(frozen=True, slots=True)
 class CheckoutSession:
     """One expected payment, as settlement needs to know it. Amounts in stroops."""
 
@@ -94,7 +108,9 @@ class CheckoutSession:
     status: SessionStatus
     expires_at: datetime
     opened_position: Position  # where its account's stream stood: no credit for it lies before
+    terms: Terms
     reference: str | None
+    paid_at: datetime | None = None  # the ledger's clock at the credit that completed it
 
     @property
     def excess(self) -> int:
@@ -106,4 +122,8 @@ class CheckoutSession:
         """How it was paid, if it is."""
         if self.status is not SessionStatus.PAID:
             return None
+        if self.paid_at is not None and self.paid_at > self.expires_at:
+            return PaidHow.LATE
+        if self.received < self.amount:
+            return PaidHow.UNDER
         return PaidHow.OVER if self.excess else PaidHow.EXACT

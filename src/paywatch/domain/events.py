@@ -83,6 +83,7 @@ def _event(
             "amount": format_stroops(session.amount),
             "received": format_stroops(session.received),
             "excess": format_stroops(session.excess),
+            "paid_how": session.paid_how,
             "expires_at": iso(session.expires_at),
             **more,
         },

@@ -20,6 +20,7 @@ MAX_UINT64: Final = 2**64 - 1
 # Decimal() would also take full-width digits, `1_000`, `NaN` and `1e3`: only ASCII is an amount.
 _AMOUNT = re.compile(r"([0-9]{1,39})(?:\.([0-9]{1,7}))?", re.ASCII)
 _ACCOUNT = re.compile(r"G[A-Z2-7]{55}", re.ASCII)
+_ID_DIGITS = re.compile(rb"0|[1-9][0-9]{0,19}")
 _ASSET_CODE = re.compile(r"[A-Za-z0-9]{1,12}", re.ASCII)
 
 
@@ -158,6 +159,19 @@ class Memo:
                 raise InvalidInput("memo", "a hash memo must be 64 hexadecimal digits")
             return cls(MemoType.HASH, bytes.fromhex(text))
         raise InvalidInput("memo_type", "must be id, text or hash")
+
+    @property
+    def id_as_text(self) -> "Memo | None":
+        """The text memo that a wallet without id memos sends for this id, if it is one."""
+        return Memo(MemoType.TEXT, str(self).encode()) if self.type is MemoType.ID else None
+
+    @property
+    def text_as_id(self) -> "Memo | None":
+        """The id memo that this text may stand for: its digits, without a leading zero."""
+        if self.type is not MemoType.TEXT or not _ID_DIGITS.fullmatch(self.value):
+            return None
+        number = int(self.value)
+        return Memo.of_id(number) if number <= MAX_UINT64 else None
 
     def __str__(self) -> str:
         """Give the form that `parse` reads; text that is not UTF-8 is shown with escapes."""

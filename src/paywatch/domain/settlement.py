@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     APPLIED = "applied"
     UNMATCHED = "unmatched"  # names no session
     DUPLICATE = "duplicate"  # the session was paid already
-    LATE = "late"  # closed after the session's deadline
+    LATE = "late"  # closed after the session's deadline, and after the merchant's grace
     WRONG_ASSET = "wrong_asset"
     CANCELED = "canceled"  # the merchant had canceled the session
 
@@ -59,7 +59,7 @@ def judge(session: CheckoutSession, credit: Credit) -> Outcome:
         return Outcome.CANCELED
     if session.status is SessionStatus.PAID:
         return Outcome.DUPLICATE
-    if credit.closed_at > session.expires_at:
+    if credit.closed_at > session.terms.accept_until:
         return Outcome.LATE
     return Outcome.APPLIED
 
@@ -80,13 +80,15 @@ def decide(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
         if outcome is not Outcome.APPLIED:
             continue
         received = session.received + credit.amount
-        cause = Cause.CREDITED_IN_FULL if received >= session.amount else Cause.CREDITED_IN_PART
+        enough = received >= session.terms.least_amount
+        cause = Cause.CREDITED_IN_FULL if enough else Cause.CREDITED_IN_PART
         after = TRANSITIONS[session.status][cause]
         if after is not session.status:
             transitions.append(Transition(session.status, after, cause, credit))
         if after is SessionStatus.PAID:
             completed_by = credit
-        session = replace(session, received=received, status=after)
+        paid_at = credit.closed_at if after is SessionStatus.PAID else None
+        session = replace(session, received=received, status=after, paid_at=paid_at)
     return Settlement(session, tuple(outcomes), tuple(transitions), completed_by)
 
 
@@ -97,7 +99,8 @@ def prove(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
     an invariant broken, and an alarm.
     """
     found = decide(replace(session, status=SessionStatus.PENDING, received=0), credits_)
-    still_paid = replace(found.session, status=SessionStatus.PAID)
+    paid_at = found.session.paid_at or session.paid_at
+    still_paid = replace(found.session, status=SessionStatus.PAID, paid_at=paid_at)
     return replace(found, session=still_paid, transitions=())
 
 
@@ -144,6 +147,9 @@ def decide_batch(
     memo is not looked at. Money that came before the session was opened is not for it, whatever
     its memo: a merchant may use a reference again, and a backfill may read the past.
 
+    A wallet that offers no id memo sends the id's digits as text. That names the session too, if
+    its terms say so and no session has that very text.
+
     Args:
         sessions: the locked sessions that the credits may name.
         credits_: credits not seen before.
@@ -152,11 +158,16 @@ def decide_batch(
     sessions = list(sessions)
     by_muxed_id = {(session.account, session.muxed_id): session for session in sessions}
     by_memo = {(session.account, session.memo): session for session in sessions}
+    by_digits = {
+        (session.account, memo): session
+        for session in sessions
+        if session.terms.text_for_id and (memo := session.memo.id_as_text) is not None
+    }
     named: dict[UUID, list[Credit]] = defaultdict(list)
     unmatched: list[Credit] = []
     for credit in credits_:
         session = (
-            by_memo.get((credit.account, credit.memo))
+            by_memo.get(name := (credit.account, credit.memo)) or by_digits.get(name)
             if credit.muxed_id is None
             else by_muxed_id.get((credit.account, credit.muxed_id))
         )

@@ -9,11 +9,12 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stellar_sdk import StrKey
 
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
 from paywatch.domain.ledger import MAX_STROOPS, Asset, Memo, MemoType, Position, parse_stroops
+from paywatch.domain.policy import Policy
 from paywatch.errors import InvalidInput, NotFound
 from paywatch.store import checkout as checkout_store
 from paywatch.store import cursors, merchants
@@ -140,6 +141,33 @@ class Checkout:
                 endpoint = Endpoint(merchant.endpoint_id, merchant.webhook_url, sealed)
                 await merchants.insert_endpoint(conn, merchant.merchant_id, endpoint, now)
 
+    async def read_policy(self, merchant_id: UUID) -> Policy:
+        """Read what a merchant tolerates.
+
+        Raises:
+            NotFound: no such merchant.
+        """
+        async with self._engine.begin() as conn:
+            return await self._policy(conn, merchant_id)
+
+    async def change_policy(self, merchant_id: UUID, change: Callable[[Policy], Policy]) -> Policy:
+        """Change what a merchant tolerates; sessions that are open keep their terms.
+
+        Raises:
+            NotFound: no such merchant.
+            InvalidInput: raised by `change`: not a policy.
+        """
+        async with self._engine.begin() as conn:
+            policy = change(await self._policy(conn, merchant_id))
+            await merchants.write_policy(conn, merchant_id, policy)
+        return policy
+
+    async def _policy(self, conn: AsyncConnection, merchant_id: UUID) -> Policy:
+        policy = await merchants.read_policy(conn, merchant_id)
+        if policy is None:
+            raise NotFound(f"there is no merchant {merchant_id}")
+        return policy
+
     async def create_session(self, request: SessionRequest) -> CheckoutSession:
         """Open a checkout session on the merchant's account.
 
@@ -159,6 +187,8 @@ class Checkout:
             cursor = await cursors.read(conn, live_stream(account.account))
             if cursor is None:
                 raise NotFound(f"{account.account} is not watched: no payment would be seen")
+            policy = await self._policy(conn, request.merchant_id)
+            expires_at = now + request.expires_in
             session = CheckoutSession(
                 id=self._new_id(now),
                 merchant_id=request.merchant_id,
@@ -169,8 +199,9 @@ class Checkout:
                 amount=amount,
                 received=0,
                 status=SessionStatus.PENDING,
-                expires_at=now + request.expires_in,
+                expires_at=expires_at,
                 opened_position=cursor.position,
+                terms=policy.terms(amount, expires_at),
                 reference=request.reference,
             )
             with _taken(_MEMO_KEY, "memo", "another session on this account has it"):

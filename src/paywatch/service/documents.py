@@ -30,6 +30,8 @@ def session_document(session: CheckoutSession, passphrase: str) -> dict[str, Any
         "excess": format_stroops(session.excess),
         "paid_how": session.paid_how,
         "expires_at": iso(session.expires_at),
+        "least_amount": format_stroops(session.terms.least_amount),
+        "accept_until": iso(session.terms.accept_until),
         "payment_uri": payment_uri(session, passphrase),
     }
 

@@ -279,10 +279,12 @@ def _after(session: CheckoutSession, cause: Cause) -> SessionStatus:
 def _marked(session: CheckoutSession, applied: Sequence[Credit]) -> Settlement:
     """The session as its applied credits make it: paid by the one that reached its amount."""
     totals = list(accumulate(credit.amount for credit in applied))
-    completed_by = applied[bisect_left(totals, session.amount)]
+    completed_by = applied[bisect_left(totals, session.terms.least_amount)]
+    paid_at = completed_by.closed_at
     if session.status is SessionStatus.PAID:
-        return Settlement(replace(session, received=totals[-1]), (), (), completed_by)
+        paid = replace(session, received=totals[-1], paid_at=paid_at)
+        return Settlement(paid, (), (), completed_by)
     cause = Cause.CREDITED_IN_FULL
     transition = Transition(session.status, _after(session, cause), cause, completed_by)
-    paid = replace(session, status=transition.after, received=totals[-1])
+    paid = replace(session, status=transition.after, received=totals[-1], paid_at=paid_at)
     return Settlement(paid, (), (transition,), completed_by)

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from paywatch.domain.checkout import CheckoutSession
-from paywatch.domain.ledger import Batch, LedgerRecord
+from paywatch.domain.ledger import Batch, Credit, LedgerRecord, Memo
 from paywatch.errors import HorizonError
 from paywatch.service.backfill import PageSource
 from paywatch.service.settle import Order, Settler
@@ -95,7 +95,7 @@ class Search:
             HorizonError: Horizon cannot be read, or has more pages than one run may read.
         """
         after = position = min(session.opened_position for session in wanted)
-        deadline = max(session.expires_at for session in wanted)
+        deadline = max(session.terms.accept_until for session in wanted)
         records: list[LedgerRecord] = []
         for _ in range(LONGEST):
             batch = await self.source.page(account, position)
@@ -111,9 +111,15 @@ def _naming(
     wanted: Sequence[CheckoutSession], records: Sequence[LedgerRecord]
 ) -> list[LedgerRecord]:
     """The records with a credit that names one of these sessions, as settlement will find it."""
-    names = {session.muxed_id for session in wanted} | {session.memo for session in wanted}
+    names: set[int | Memo | None] = {session.muxed_id for session in wanted}
+    names |= {session.memo for session in wanted}
     return [
-        record
-        for record in records
-        if any((c.memo if c.muxed_id is None else c.muxed_id) in names for c in record.credits)
+        record for record in records if any(names & _named_by(credit) for credit in record.credits)
     ]
+
+
+def _named_by(credit: Credit) -> set[int | Memo | None]:
+    """What a credit may name a session by; the muxed id alone, where there is one."""
+    if credit.muxed_id is not None:
+        return {credit.muxed_id}
+    return {credit.memo, credit.memo.text_as_id}

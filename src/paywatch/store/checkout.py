@@ -16,8 +16,10 @@ _INSERT = text(
     """
 INSERT INTO checkout_sessions
        (id, merchant_id, account, memo_type, memo, muxed_id, asset, amount, expires_at,
+        least_amount, accept_until, text_for_id,
         reference, created_at, updated_at, opened_position)
 VALUES (:id, :merchant_id, :account, :memo_type, :memo, :muxed_id, :asset, :amount, :expires_at,
+        :least_amount, :accept_until, :text_for_id,
        :reference, :now, :now, :opened_position)"""
 )
 
@@ -80,6 +82,9 @@ async def insert(conn: AsyncConnection, session: CheckoutSession, now: datetime)
             "asset": str(session.asset),
             "amount": session.amount,
             "expires_at": session.expires_at,
+            "least_amount": session.terms.least_amount,
+            "accept_until": session.terms.accept_until,
+            "text_for_id": session.terms.text_for_id,
             "opened_position": int(session.opened_position),
             "reference": session.reference,
             "now": now,

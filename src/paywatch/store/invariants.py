@@ -32,7 +32,8 @@ recent AS (
     SELECT session_id FROM credits WHERE recorded_at >= :since AND session_id IS NOT NULL
 ),
 sums AS (
-    SELECT s.id, s.status, s.amount, s.received, s.paid_how, coalesce(sum(c.amount), 0) AS applied
+    SELECT s.id, s.status, s.amount, s.least_amount, s.received, s.paid_how, s.paid_at,
+           s.expires_at, coalesce(sum(c.amount), 0) AS applied
       FROM recent JOIN checkout_sessions s USING (id)
       LEFT JOIN credits c ON c.session_id = s.id AND c.outcome = 'applied'
      GROUP BY s.id
@@ -41,8 +42,8 @@ sums AS (
 INVARIANTS: Final = {
     "paid_if_and_only_if_credited": f"""
 WITH {_RECENT}
-SELECT id, format('is %s with %s of %s stroops applied', status, applied, amount) FROM sums
- WHERE (status = 'paid') <> (applied >= amount)""",
+SELECT id, format('is %s with %s of %s stroops applied', status, applied, least_amount) FROM sums
+ WHERE (status = 'paid') <> (applied >= least_amount)""",
     "received_is_the_sum_of_applied_credits": f"""
 WITH {_RECENT}
 SELECT id, format('received %s, but %s stroops are applied', received, applied) FROM sums
@@ -50,7 +51,10 @@ SELECT id, format('received %s, but %s stroops are applied', received, applied) 
     "paid_says_truly_how": f"""
 WITH {_RECENT}
 SELECT id, format('is paid %s with %s of %s stroops', paid_how, applied, amount) FROM sums
- WHERE status = 'paid' AND (paid_how = 'over') <> (applied > amount)""",
+ WHERE status = 'paid' AND paid_how <> CASE
+       WHEN paid_at > expires_at THEN 'late'
+       WHEN applied < amount THEN 'under'
+       WHEN applied > amount THEN 'over' ELSE 'exact' END""",
     "a_status_is_the_end_of_its_log": f"""
 WITH {_RECENT}
 SELECT id, format('is %s, its log ends with %s', status, coalesce(ended.after, 'nothing'))
@@ -61,13 +65,13 @@ SELECT id, format('is %s, its log ends with %s', status, coalesce(ended.after, '
     "an_outcome_fits_its_session": """
 SELECT format('%s:%s', c.operation_id, c.change_index),
        format('%s %s closed at %s is %s to a session of %s %s until %s', c.account, c.asset,
-              c.closed_at, c.outcome, s.account, s.asset, s.expires_at)
+              c.closed_at, c.outcome, s.account, s.asset, s.accept_until)
   FROM credits c JOIN checkout_sessions s ON s.id = c.session_id
  WHERE c.recorded_at >= :since
    AND (c.account <> s.account
         OR (c.outcome = 'wrong_asset') <> (c.asset <> s.asset)
-        OR c.outcome = 'applied' AND c.closed_at > s.expires_at
-        OR c.outcome = 'late' AND c.closed_at <= s.expires_at
+        OR c.outcome = 'applied' AND c.closed_at > s.accept_until
+        OR c.outcome = 'late' AND c.closed_at <= s.accept_until
         OR c.outcome = 'duplicate' AND s.status <> 'paid'
         OR c.outcome = 'canceled' AND s.status <> 'canceled')""",
     "a_payment_is_that_of_its_credits": """

@@ -1,7 +1,7 @@
 """Merchants, their watched accounts and their endpoints."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import Position
+from paywatch.domain.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,17 @@ _INSERT_ENDPOINT = text(
     """
 INSERT INTO endpoints (id, merchant_id, url, sealed_secret, created_at)
 VALUES (:id, :merchant_id, :url, :sealed_secret, :now)"""
+)
+
+_POLICY = "tolerance_bps, late_grace_s, text_for_id"
+
+_READ_POLICY = text(f"SELECT {_POLICY} FROM merchants WHERE id = :id")
+
+_WRITE_POLICY = text(
+    """
+UPDATE merchants SET tolerance_bps = :tolerance_bps, late_grace_s = :late_grace_s,
+       text_for_id = :text_for_id
+ WHERE id = :id"""
 )
 
 _ACCOUNTS = "SELECT account, merchant_id, start_position FROM accounts"
@@ -82,6 +94,29 @@ async def insert_endpoint(
             "url": endpoint.url,
             "sealed_secret": endpoint.sealed_secret,
             "now": now,
+        },
+    )
+
+
+async def read_policy(conn: AsyncConnection, merchant_id: UUID) -> Policy | None:
+    """Read a merchant's policy; None if there is no such merchant."""
+    row = (await conn.execute(_READ_POLICY, {"id": merchant_id})).one_or_none()
+    if row is None:
+        return None
+    grace = None if row.late_grace_s is None else timedelta(seconds=row.late_grace_s)
+    return Policy(row.tolerance_bps, grace, row.text_for_id)
+
+
+async def write_policy(conn: AsyncConnection, merchant_id: UUID, policy: Policy) -> None:
+    """Change a merchant's policy, for the sessions opened from now on."""
+    grace = policy.late_grace
+    await conn.execute(
+        _WRITE_POLICY,
+        {
+            "id": merchant_id,
+            "tolerance_bps": policy.tolerance_bps,
+            "late_grace_s": None if grace is None else int(grace.total_seconds()),
+            "text_for_id": policy.text_for_id,
         },
     )
 

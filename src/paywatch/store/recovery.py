@@ -36,13 +36,14 @@ _APPLIED_SUM = """
 _UNPROVEN = text(
     f"""
 SELECT {SESSION_COLUMNS} FROM checkout_sessions s
- WHERE s.status = 'paid' AND s.updated_at >= :since AND s.amount > {_APPLIED_SUM}{_IN_TURN}"""
+ WHERE s.status = 'paid' AND s.updated_at >= :since
+   AND s.least_amount > {_APPLIED_SUM}{_IN_TURN}"""
 )
 
 _STILL_UNPROVEN = text(
     f"""
 SELECT s.id FROM checkout_sessions s
- WHERE s.id = ANY(:ids) AND s.status = 'paid' AND s.amount > {_APPLIED_SUM}"""
+ WHERE s.id = ANY(:ids) AND s.status = 'paid' AND s.least_amount > {_APPLIED_SUM}"""
 )
 
 # Enough is applied, but it is not paid; or it is paid, and nobody was told.
@@ -52,7 +53,7 @@ SELECT {SESSION_COLUMNS} FROM checkout_sessions s
  WHERE s.id IN (
        SELECT c.session_id FROM credits c
         WHERE c.outcome = 'applied' AND c.recorded_at >= :since)
-   AND s.amount <= {_APPLIED_SUM}
+   AND s.least_amount <= {_APPLIED_SUM}
    AND (s.status NOT IN ('paid', 'canceled')
         OR s.status = 'paid' AND NOT EXISTS (
            SELECT FROM events e WHERE e.subject = s.id AND e.type = 'checkout.session.paid'))

@@ -8,14 +8,15 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from paywatch.domain.checkout import CheckoutSession, SessionStatus
+from paywatch.domain.checkout import CheckoutSession, SessionStatus, Terms
 from paywatch.domain.ledger import Asset, Credit, Memo, MemoType, Position
 from paywatch.domain.settlement import Settlement
 from paywatch.store.rows import as_json, hexed
 
 SESSION_COLUMNS: Final = (
     "s.id, s.merchant_id, s.account, s.memo_type, s.memo, s.muxed_id, s.asset, s.amount,"
-    " s.received, s.status, s.expires_at, s.opened_position, s.reference"
+    " s.received, s.status, s.expires_at, s.opened_position, s.least_amount, s.accept_until,"
+    " s.text_for_id, s.reference, s.paid_at"
 )
 
 # One look-up per unique key. Rows are locked in the order of their ids, as everywhere: locks taken
@@ -38,7 +39,7 @@ _WRITE_SETTLED = text(
     """
 UPDATE checkout_sessions s
    SET received = r.received, status = r.status, paid_how = r.paid_how,
-       paid_at = coalesce(r.paid_at, s.paid_at), updated_at = :now
+       paid_at = r.paid_at, updated_at = :now
   FROM json_to_recordset(CAST(:rows AS json)) AS r(
        id uuid, received bigint, status text, paid_how text, paid_at timestamptz)
  WHERE s.id = r.id"""
@@ -75,20 +76,21 @@ async def find_named(conn: AsyncConnection, credits_: Iterable[Credit]) -> list[
 async def _named(
     conn: AsyncConnection, statement: Any, credits_: Iterable[Credit]
 ) -> list[CheckoutSession]:
-    rows = as_json(_name(credit) for credit in credits_)
+    rows = as_json(name for credit in credits_ for name in _names(credit))
     return [session_from(row) for row in await conn.execute(statement, {"rows": rows})]
 
 
-def _name(credit: Credit) -> dict[str, object]:
+def _names(credit: Credit) -> list[dict[str, object]]:
     if credit.muxed_id is not None:
         # Muxed wins. Ours have 63 bits: a larger id names no session, and no BIGINT holds it.
         named = credit.muxed_id if credit.muxed_id < 2**63 else None
-        return {"account": credit.account, "muxed_id": named}
-    return {
-        "account": credit.account,
-        "memo_type": credit.memo.type,
-        "memo": hexed(credit.memo.value),
-    }
+        return [{"account": credit.account, "muxed_id": named}]
+    memos = [credit.memo, credit.memo.text_as_id]
+    return [
+        {"account": credit.account, "memo_type": memo.type, "memo": hexed(memo.value)}
+        for memo in memos
+        if memo is not None
+    ]
 
 
 def session_from(row: Row[Any]) -> CheckoutSession:
@@ -105,7 +107,9 @@ def session_from(row: Row[Any]) -> CheckoutSession:
         status=SessionStatus(row.status),
         expires_at=row.expires_at,
         opened_position=Position(row.opened_position),
+        terms=Terms(row.least_amount, row.accept_until, row.text_for_id),
         reference=row.reference,
+        paid_at=row.paid_at,
     )
 
 
@@ -144,12 +148,11 @@ async def write_settled(
 
 
 def _settled_row(settlement: Settlement) -> dict[str, object]:
-    session, completed_by = settlement.session, settlement.completed_by
-    paid = session.status is SessionStatus.PAID
+    session = settlement.session
     return {
         "id": str(session.id),
         "received": session.received,
         "status": session.status,
         "paid_how": session.paid_how,
-        "paid_at": completed_by.closed_at.isoformat() if paid and completed_by else None,
+        "paid_at": session.paid_at and session.paid_at.isoformat(),
     }

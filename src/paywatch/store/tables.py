@@ -7,6 +7,7 @@ jsonb, and anyone can send one for a stroop. Times are `timestamptz`; a column n
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -30,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.event import listens_for
 
-from paywatch.domain.checkout import OPEN, SessionStatus
+from paywatch.domain.checkout import OPEN, PaidHow, SessionStatus
 from paywatch.domain.ledger import MemoType
 from paywatch.domain.settlement import Outcome
 
@@ -61,8 +62,14 @@ merchants = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
+    # The policy that new sessions get their terms from; it may change at any time.
+    Column("tolerance_bps", SmallInteger, nullable=False, server_default=text("0")),
+    Column("late_grace_s", Integer),  # none: what comes late is held
+    Column("text_for_id", Boolean, nullable=False, server_default=text("true")),
     _moment("created_at"),
     CheckConstraint("length(name) BETWEEN 1 AND 200", name="name_length"),
+    CheckConstraint("tolerance_bps BETWEEN 0 AND 1000", name="tolerance_range"),
+    CheckConstraint("late_grace_s BETWEEN 1 AND 2592000", name="late_grace_range"),
 )
 
 api_keys = Table(
@@ -125,6 +132,10 @@ checkout_sessions = Table(
     _moment("updated_at"),
     # The stream's position when the session was made: no credit for it can lie before.
     Column("opened_position", BigInteger, nullable=False),
+    # The terms, fixed when the session was opened: what pays it, and until when.
+    Column("least_amount", BigInteger, nullable=False),
+    _moment("accept_until"),
+    Column("text_for_id", Boolean, nullable=False),
     Column("announced_tx_hash", LargeBinary),
     _moment("announced_at", nullable=True),
     Column("reference", Text),
@@ -147,7 +158,9 @@ checkout_sessions = Table(
     CheckConstraint("amount > 0", name="amount_positive"),
     CheckConstraint("received >= 0", name="received_not_negative"),
     CheckConstraint("expires_at > created_at", name="expires_after_creation"),
-    CheckConstraint("paid_how IN ('exact', 'over')", name="paid_how_known"),
+    _one_of("paid_how", PaidHow, "paid_how_known"),
+    CheckConstraint("least_amount BETWEEN 1 AND amount", name="least_amount_range"),
+    CheckConstraint("accept_until >= expires_at", name="accept_until_range"),
     CheckConstraint(
         "(status = 'paid') = (paid_at IS NOT NULL) AND (status = 'paid') = (paid_how IS NOT NULL)",
         name="paid_says_how",

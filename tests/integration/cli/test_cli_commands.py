@@ -302,7 +302,8 @@ async def test_explain_says_what_would_be_done_and_does_nothing(site: Site, tmp_
     await query(
         site,
         "UPDATE checkout_sessions SET created_at = created_at - interval '1 day',"
-        f" expires_at = expires_at - interval '1 hour' WHERE id = '{late['id']}'",
+        " expires_at = expires_at - interval '1 hour',"
+        f" accept_until = accept_until - interval '1 hour' WHERE id = '{late['id']}'",
     )
     shop = site.shop.account_id
     await site.pay(site.payment(session, "4"))
@@ -426,3 +427,46 @@ async def test_json_is_one_document_whatever_the_log_says(site: Site) -> None:
     ended = await command(loud.environ, "recover", "--json")
     assert json.loads(ended.out)["healthy"]
     assert ended.err
+
+
+async def test_a_policy_is_shown_and_changed_for_the_sessions_to_come(site: Site) -> None:
+    before = await open_session(site)
+    merchant = before["merchant_id"]
+    default = {
+        "merchant_id": merchant,
+        "tolerance_percent": "0",
+        "late": "hold",
+        "late_grace_s": None,
+        "text_for_id": True,
+    }
+    assert await answer(site.environ, "merchant", "policy", merchant) == default
+    changed = await answer(
+        site.environ, "merchant", "policy", merchant, "--tolerance", "0.5%", "--late", "24h"
+    )
+    assert changed == default | {
+        "tolerance_percent": "0.5", "late": "accept", "late_grace_s": 86_400,
+    }  # fmt: skip
+    after = await open_session(site)
+    assert (before["least_amount"], after["least_amount"]) == ("12.5000000", "12.4375000")
+    assert before["accept_until"] == before["expires_at"]
+    assert after["accept_until"] > after["expires_at"]
+    held = await answer(site.environ, "merchant", "policy", merchant, "--late", "hold")
+    assert (held["late"], held["tolerance_percent"]) == ("hold", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--tolerance", "11"), "tolerance: must be between 0 and 10 percent"),
+        (("--tolerance", "a lot"), "tolerance: must be a percentage"),
+        (("--late", "31d"), "late_grace: must be longer than nothing and at most 30 days"),
+        (("--late", "soon"), "late: must be a number and its unit"),
+    ],
+)
+async def test_a_policy_that_is_none_is_refused(
+    site: Site, options: tuple[str, ...], message: str
+) -> None:
+    merchant = (await open_session(site))["merchant_id"]
+    ended = await command(site.environ, "merchant", "policy", merchant, *options)
+    assert ended.code == 2
+    assert message in ended.err

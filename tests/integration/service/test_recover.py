@@ -298,9 +298,10 @@ async def test_an_account_that_cannot_be_searched_does_not_take_all_places(care:
     other = await second_shop(care.shop)
     await care.shop.execute(
         "INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_id, asset,"
-        " amount, expires_at, created_at, updated_at, opened_position, status, announced_at)"
+        " amount, expires_at, created_at, updated_at, opened_position, status, announced_at,"
+        " least_amount, accept_until, text_for_id)"
         " SELECT gen_random_uuid(), :merchant, :account, 'id', int8send(n), n, 'native', 1,"
-        " :until, :at, :at, 0, 'pending', NULL FROM generate_series(1000, 1600) n",
+        " :until, :at, :at, 0, 'pending', NULL, 1, :until, true FROM generate_series(1000, 1600) n",
         merchant=care.shop.merchant_id,
         account=ACCOUNT,
         until=NOW + timedelta(minutes=30),
@@ -559,9 +560,10 @@ async def test_thousands_of_overdue_sessions_expire_in_runs_of_constant_statemen
     other = await second_shop(care.shop)
     await care.shop.execute(
         "INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_id, asset,"
-        " amount, expires_at, created_at, updated_at, opened_position)"
+        " amount, expires_at, created_at, updated_at, opened_position, least_amount,"
+        " accept_until, text_for_id)"
         " SELECT gen_random_uuid(), merchant_id, account, 'id', int8send(n), n, 'native', 1,"
-        " :until, :at, :at, 0 FROM generate_series(1, 600) n, accounts",
+        " :until, :at, :at, 0, 1, :until, true FROM generate_series(1, 600) n, accounts",
         until=NOW,
         at=NOW - timedelta(hours=1),
     )

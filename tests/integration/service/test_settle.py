@@ -127,7 +127,7 @@ async def test_lesson_12_what_matches_nothing_or_is_not_what_was_asked_is_held_w
     late = int((session.expires_at - NOW) / timedelta(seconds=5)) + 1000 + 1
     await shop.settle(
         make_credit(ledger=1001, memo=Memo.none()),
-        make_credit(ledger=1002, memo=Memo(MemoType.TEXT, b"1")),  # not the id 1
+        make_credit(ledger=1002, memo=Memo(MemoType.TEXT, b"01")),  # not the id 1
         make_credit(ledger=1003, asset=Asset("XLM", address("spoofer"))),
         make_credit(ledger=1004, asset=USDC),
         make_credit(ledger=late),

@@ -47,7 +47,8 @@ PLANTS: Final = {
         "UPDATE credits SET asset = 'XLM:G' WHERE outcome = 'applied' AND memo = int8send(2)",
         "UPDATE credits SET account = 'G' WHERE outcome = 'applied' AND memo = int8send(2)",
         (
-            "UPDATE checkout_sessions SET expires_at = created_at + interval '1 s'"
+            "UPDATE checkout_sessions SET expires_at = created_at + interval '1 s',"
+            " accept_until = created_at + interval '1 s'"
             " WHERE muxed_id = 2"
         ),
         "UPDATE credits SET closed_at = closed_at - interval '1 minute' WHERE outcome = 'late'",

@@ -19,6 +19,7 @@ from paywatch.store.migrate import (
     require_current,
 )
 from paywatch.store.tables import metadata
+from support import ACCOUNT
 
 # Autogenerate does not see these; PostgreSQL's catalog does.
 CATALOG = """
@@ -112,7 +113,7 @@ def test_another_schema_is_refused_with_the_remedy(empty_database_url: str) -> N
 
 
 def test_a_cursor_that_can_go_down_is_refused_by_the_database(database_url: str) -> None:
-    account = "G" + "A" * 55
+    account = ACCOUNT
     with psycopg.connect(database_url) as conn:
         conn.execute("INSERT INTO merchants VALUES (gen_random_uuid(), 'm', now())")
         conn.execute("INSERT INTO accounts SELECT %s, id, 0, now() FROM merchants", [account])
@@ -125,3 +126,28 @@ def test_a_cursor_that_can_go_down_is_refused_by_the_database(database_url: str)
         for lower in ("position = 6", "epoch = 0"):
             with pytest.raises(psycopg.errors.CheckViolation), conn.transaction():
                 conn.execute(f"UPDATE cursors SET {lower}")
+
+
+def test_a_session_opened_before_there_were_policies_keeps_what_it_was_promised(
+    empty_database_url: str,
+) -> None:
+    url = sqlalchemy_url(empty_database_url)
+    migrate(url, "0001")
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute("INSERT INTO merchants VALUES (gen_random_uuid(), 'm', now())")
+        conn.execute("INSERT INTO accounts SELECT %s, id, 0, now() FROM merchants", [ACCOUNT])
+        conn.execute(
+            "INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_id,"
+            " asset, amount, expires_at, created_at, updated_at, opened_position)"
+            " SELECT gen_random_uuid(), merchant_id, account, 'id', int8send(1), 1, 'native', 100,"
+            " now() + interval '1 h', now(), now(), 0 FROM accounts"
+        )
+    migrate(url)
+    with psycopg.connect(empty_database_url) as conn:
+        terms = conn.execute(
+            "SELECT least_amount = amount, accept_until = expires_at, text_for_id"
+            " FROM checkout_sessions"
+        ).fetchall()
+        assert terms == [(True, True, False)]
+        policy = conn.execute("SELECT tolerance_bps, late_grace_s, text_for_id FROM merchants")
+        assert policy.fetchall() == [(0, None, True)]

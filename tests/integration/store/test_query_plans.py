@@ -64,9 +64,11 @@ SELECT n, gen_random_uuid() AS id, CAST(:account AS text) AS account, int8send(n
             ELSE CAST(:at AS timestamptz) + n * interval '1 minute' END AS done_at
   FROM generate_series(1, {OLD}) n;
 INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_id, asset, amount,
-       received, status, paid_how, paid_at, expires_at, created_at, updated_at, opened_position)
+       received, status, paid_how, paid_at, expires_at, created_at, updated_at, opened_position,
+       least_amount, accept_until, text_for_id)
 SELECT id, :merchant, account, 'id', memo, n, 'native', 100, 100, 'paid', 'exact', done_at,
-       opened_at + interval '1 hour', opened_at, done_at, n FROM made;
+       opened_at + interval '1 hour', opened_at, done_at, n, 100,
+       opened_at + interval '1 hour', true FROM made;
 INSERT INTO payments (tx_hash, ledger, closed_at, payer, memo_type, memo, recorded_at)
 SELECT tx_hash, 0, done_at, 'G', 'id', memo, done_at FROM made;
 INSERT INTO credits (operation_id, change_index, account, asset, amount, tx_hash, payer, memo_type,
@@ -85,12 +87,14 @@ SELECT event_id, endpoint_id, 1, due_at, 5, 200, '' FROM deliveries WHERE state 
 INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_at)
 SELECT id, 'pending', 'paid', 'credited_in_full', 'live', done_at FROM made;
 INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_id, asset, amount,
-       status, announced_at, expires_at, created_at, updated_at, opened_position)
+       status, announced_at, expires_at, created_at, updated_at, opened_position, least_amount,
+       accept_until, text_for_id)
 SELECT gen_random_uuid(), :merchant, :account, 'id', int8send(n), n, 'native', 100,
        CASE WHEN n % 200 = 0 THEN 'processing' ELSE 'pending' END,
        CASE WHEN n % 200 = 0 THEN CAST(:now AS timestamptz) - interval '20 minutes' END,
        CAST(:now AS timestamptz) + (n - {OLD + DUE}) * interval '1 second' - interval '1 s',
-       CAST(:now AS timestamptz) - interval '1 day', CAST(:now AS timestamptz) - interval '1 day', 0
+       CAST(:now AS timestamptz) - interval '1 day', CAST(:now AS timestamptz) - interval '1 day',
+       0, 100, CAST(:now AS timestamptz) + interval '30 days', true
   FROM generate_series({OLD + 1}, {OLD + OPEN}) n;
 """
 
@@ -161,7 +165,7 @@ CREDITS: Final = [
     )
     for n in range(1000, 1200)
 ]
-NAMES: Final = as_json(map(sessions._name, CREDITS))
+NAMES: Final = as_json(name for credit in CREDITS for name in sessions._names(credit))
 KEYS: Final = as_json({"operation_id": c.operation_id, "change_index": 0} for c in CREDITS)
 
 

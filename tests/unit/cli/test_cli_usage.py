@@ -15,8 +15,8 @@ CREDITED = "GAYOLLLUIZE4DZMBB2ZBKGBUBZLIOYU6XFLW37GBP2VZD3ABNXCW4BVA"
 SEED = "SBFGFF27Y64ZUGFAIG5AMJGQODZZKV2YQKAVUUN4HNE24XZXD2OEUVUP"
 RECORDS = Path(__file__).parent / "data"
 COMMANDS = (
-    "migrate", "merchant create", "session create", "session show", "session list", "run",
-    "backfill", "recover", "audit", "explain", "doctor", "sim", "demo",
+    "migrate", "merchant create", "merchant policy", "session create", "session show",
+    "session list", "run", "backfill", "recover", "audit", "explain", "doctor", "sim", "demo",
 )  # fmt: skip
 
 

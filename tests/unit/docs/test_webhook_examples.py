@@ -19,6 +19,7 @@ from standardwebhooks import WebhookVerificationError
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
 from paywatch.domain.events import event_id, session_expired, session_paid
 from paywatch.domain.ledger import Asset, Credit, Memo, Position
+from paywatch.domain.policy import Policy
 from paywatch.webhooks.signing import generate_secret, sign
 from support import address
 from support.documents import ROOT, blocks, examples
@@ -80,6 +81,7 @@ def make_session() -> CheckoutSession:
         status=SessionStatus.PAID,
         expires_at=datetime(2026, 11, 20, 10, 30, tzinfo=UTC),
         opened_position=Position(0),
+        terms=Policy().terms(125_000_000, datetime(2026, 11, 20, 10, 30, tzinfo=UTC)),
         reference="order-1",
     )
 

@@ -16,10 +16,10 @@ PAID = (
     'd":"3e14eb35-338c-502e-a56e-91b09494d32f","status":"paid","reference":"order-1","acco'
     'unt":"GC4WV3DHMBEYEYGJBUUIIISBK2CRHTK5NFGW2ACXOONN33Y7MNIGLYOM","memo_type":"id","mem'
     'o":"1","muxed_id":"1","asset":"native","amount":"0.0000100","received":"0.0000120","e'
-    'xcess":"0.0000020","expires_at":"2026-11-20T12:30:00Z","payment":{"tx_hash":"d9e15d07'
-    '34b559249511be300878578833e61c5e3e4cfdc4fd41817ab35a4f62","operation_id":"42992622673'
-    '93","ledger":1001,"payer":"GDCCANNXZVTJQUVVDJEZBTHAS2QPYQ2SGC3574IQ2TNI6OV22Y57PXML",'
-    '"amount":"0.0000120","closed_at":"2026-11-20T12:00:05Z"}}}'
+    'xcess":"0.0000020","paid_how":"over","expires_at":"2026-11-20T12:30:00Z","payment":{"'
+    'tx_hash":"d9e15d0734b559249511be300878578833e61c5e3e4cfdc4fd41817ab35a4f62","operatio'
+    'n_id":"4299262267393","ledger":1001,"payer":"GDCCANNXZVTJQUVVDJEZBTHAS2QPYQ2SGC3574IQ'
+    '2TNI6OV22Y57PXML","amount":"0.0000120","closed_at":"2026-11-20T12:00:05Z"}}}'
 )
 
 

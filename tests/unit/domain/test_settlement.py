@@ -1,14 +1,19 @@
 """The decision, as a table: over, under and exact, in time and late, each status, each asset."""
 
 from dataclasses import replace
+from datetime import timedelta
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paywatch.domain.checkout import OPEN, TRANSITIONS, Cause, PaidHow, SessionStatus
-from paywatch.domain.ledger import Asset, Memo, MemoType, Position
+from paywatch.domain.ledger import MAX_STROOPS, Asset, Memo, MemoType, Position
+from paywatch.domain.policy import Policy
 from paywatch.domain.settlement import Outcome, decide, decide_batch, judge, prove
-from support import USDC, XLM, address, closing, make_credit, make_session
+from paywatch.errors import InvalidInput
+from support import NOW, USDC, XLM, address, closing, make_credit, make_session
 
 IN_TIME, LATE = closing(1100), closing(1101)
 SPOOFED_XLM = Asset("XLM", address("spoofer"))
@@ -132,7 +137,8 @@ def test_muxed_wins_over_the_memo_and_an_unknown_muxed_id_matches_nothing() -> N
     ],
 )
 def test_a_memo_that_looks_alike_is_another_memo(memo: Memo) -> None:
-    session = make_session(1)
+    strict = Policy(text_for_id=False).terms(100, closing(1100))
+    session = make_session(1, terms=strict)
     assert decide_batch([session], [make_credit(memo=memo)]).unmatched != ()
 
 
@@ -140,6 +146,82 @@ def test_a_hash_memo_and_a_return_memo_of_the_same_bytes_differ() -> None:
     session = make_session(memo=Memo(MemoType.HASH, bytes(32)))
     credit = make_credit(memo=Memo(MemoType.RETURN, bytes(32)))
     assert decide_batch([session], [credit]).unmatched == (credit,)
+
+
+WITHIN = timedelta(hours=24)
+
+
+@pytest.mark.parametrize("tolerance_bps", [0, 50, 1000])
+@pytest.mark.parametrize("amount", [999, 1000, 1001, 949, 950, 994, 995, 899, 900])
+@pytest.mark.parametrize(
+    "late", [None, timedelta(seconds=0), WITHIN, WITHIN + timedelta(seconds=1)]
+)
+@pytest.mark.parametrize("grace", [None, WITHIN])
+def test_policy_over_under_exact_in_time_and_late(
+    tolerance_bps: int, amount: int, late: timedelta | None, grace: timedelta | None
+) -> None:
+    deadline = closing(1100)
+    terms = Policy(tolerance_bps, grace).terms(1000, deadline)
+    session = make_session(amount=1000, expires_at=deadline, terms=terms)
+    closed_at = NOW if late is None else deadline + late
+    settlement = decide(session, [make_credit(amount, closed_at=closed_at)])
+
+    accepted = closed_at <= deadline + (grace or timedelta(0))
+    enough = amount >= {0: 1000, 50: 995, 1000: 900}[tolerance_bps]
+    [(_, outcome)] = settlement.outcomes
+    assert outcome is (Outcome.APPLIED if accepted else Outcome.LATE)
+    if not accepted:
+        assert settlement.session == session
+        return
+    assert settlement.session.status is (
+        SessionStatus.PAID if enough else SessionStatus.PARTIALLY_PAID
+    )
+    if enough:
+        was_late, difference = closed_at > deadline, amount - 1000
+        assert settlement.session.paid_how is (
+            PaidHow.LATE
+            if was_late
+            else PaidHow.UNDER
+            if difference < 0
+            else PaidHow.OVER
+            if difference
+            else PaidHow.EXACT
+        )
+
+
+@pytest.mark.parametrize("bps", [-1, 1001])
+def test_a_tolerance_out_of_bounds_is_refused(bps: int) -> None:
+    with pytest.raises(InvalidInput, match="tolerance"):
+        Policy(tolerance_bps=bps)
+
+
+@pytest.mark.parametrize("grace", [timedelta(0), timedelta(days=31), timedelta(seconds=-1)])
+def test_a_grace_out_of_bounds_is_refused(grace: timedelta) -> None:
+    with pytest.raises(InvalidInput, match="late_grace"):
+        Policy(late_grace=grace)
+
+
+@given(st.integers(1, MAX_STROOPS), st.integers(0, 1000))
+def test_no_tolerance_makes_an_amount_nothing_or_more(amount: int, bps: int) -> None:
+    assert 1 <= Policy(bps).terms(amount, NOW).least_amount <= amount
+
+
+def test_the_digits_of_an_id_as_text_name_the_session_but_the_very_text_comes_first() -> None:
+    by_id, by_text = make_session(7), make_session(8, memo=Memo(MemoType.TEXT, b"7"))
+    digits = make_credit(memo=Memo(MemoType.TEXT, b"7"))
+    assert [s.session.id for s in decide_batch([by_id], [digits]).settlements] == [by_id.id]
+    both = decide_batch([by_id, by_text], [digits]).settlements
+    assert [s.session.id for s in both] == [by_text.id]
+
+
+@pytest.mark.parametrize("text", [b"07", b"+7", b" 7", b"7 ", b"", "\u0667".encode(), b"7.0"])
+def test_text_that_is_not_an_ids_very_digits_names_no_id(text: bytes) -> None:
+    assert decide_batch([make_session(7)], [make_credit(memo=Memo(MemoType.TEXT, text))]).unmatched
+
+
+def test_text_beyond_64_bits_is_no_id() -> None:
+    assert Memo(MemoType.TEXT, b"18446744073709551615").text_as_id == Memo.of_id(2**64 - 1)
+    assert Memo(MemoType.TEXT, b"18446744073709551616").text_as_id is None
 
 
 def test_money_that_came_before_a_session_was_opened_is_not_for_it() -> None:
@@ -166,7 +248,7 @@ def test_proof_of_a_paid_session_takes_what_paid_it_and_holds_the_rest() -> None
     session = make_session(status=SessionStatus.PAID, received=100)
     first, second = make_credit(100), make_credit(100, ledger=1002)
     proven = prove(session, [second, first])
-    assert proven.session == session
+    assert proven.session == replace(session, paid_at=first.closed_at)
     assert proven.outcomes == ((first, Outcome.APPLIED), (second, Outcome.DUPLICATE))
     assert proven.transitions == ()
 

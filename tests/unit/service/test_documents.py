@@ -36,6 +36,8 @@ def test_a_document_has_all_that_a_payer_needs_and_amounts_as_strings() -> None:
         "amount": "12.5000000",
         "received": "13.0000000",
         "excess": "0.5000000",
+        "least_amount": "12.5000000",
+        "accept_until": "2026-11-20T12:30:00Z",
         "paid_how": "over",
         "expires_at": "2026-11-20T12:30:00Z",
         "payment_uri": payment_uri(session, TESTNET),
