@@ -8,9 +8,10 @@ stream happened to cut the ledger then makes no difference to the result.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from uuid import UUID
 
 from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, SessionStatus
@@ -92,13 +93,13 @@ def decide(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
     return Settlement(session, tuple(outcomes), tuple(transitions), completed_by)
 
 
-def prove(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
-    """Find the credits that a paid session without any must have been paid by.
+def prove(session: CheckoutSession, credits_: Iterable[Credit], applied: int) -> Settlement:
+    """Take credits as the proof that a paid session lacks.
 
-    They are judged as if it were open. It stays paid, whatever is found; what is missing then is
-    an invariant broken, and an alarm.
+    They are judged as if it were open, with `applied` stroops proven before. It stays paid,
+    whatever is found; what is missing then is an invariant broken, and an alarm.
     """
-    found = decide(replace(session, status=SessionStatus.PENDING, received=0), credits_)
+    found = decide(replace(session, status=SessionStatus.PENDING, received=applied), credits_)
     paid_at = found.session.paid_at or session.paid_at
     still_paid = replace(found.session, status=SessionStatus.PAID, paid_at=paid_at)
     return replace(found, session=still_paid, transitions=())
@@ -139,7 +140,7 @@ class BatchSettlement:
 def decide_batch(
     sessions: Iterable[CheckoutSession],
     credits_: Iterable[Credit],
-    unproven: Collection[UUID] = frozenset(),
+    unproven: Mapping[UUID, int] = MappingProxyType({}),
 ) -> BatchSettlement:
     """Give each credit to the session that it names, and decide once for each session.
 
@@ -153,7 +154,8 @@ def decide_batch(
     Args:
         sessions: the locked sessions that the credits may name.
         credits_: credits not seen before.
-        unproven: paid sessions for which no credit is known: these credits may be the proof.
+        unproven: paid sessions whose applied credits do not reach what pays them, each with the
+            stroops that are applied. These credits may be the rest of the proof.
     """
     sessions = list(sessions)
     by_muxed_id = {(session.account, session.muxed_id): session for session in sessions}
@@ -176,7 +178,9 @@ def decide_batch(
         else:
             named[session.id].append(credit)
     settlements = tuple(
-        (prove if session.id in unproven else decide)(session, named[session.id])
+        prove(session, named[session.id], unproven[session.id])
+        if session.id in unproven
+        else decide(session, named[session.id])
         for session in sessions
         if session.id in named
     )

@@ -123,7 +123,8 @@ async def _judge(engine: AsyncEngine, found: Sequence[Credit]) -> Callable[[Cred
         known = await credit_store.known(conn, unique.values())
         fresh = [c for key, c in unique.items() if key not in known and c.account in watched]
         named = await sessions.find_named(conn, fresh)
-    verdicts = _verdicts(decide_batch(named, fresh))
+        unproven = await sessions.unproven(conn, named)
+    verdicts = _verdicts(decide_batch(named, fresh, unproven))
 
     def verdict(credit: Credit) -> Verdict:
         if credit.account not in watched:

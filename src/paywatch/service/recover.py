@@ -35,6 +35,7 @@ log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 BY: Final = "recover"
+LONGEST_CHECK_S: Final = 600.0  # the invariants of a large database, by one statement each
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,8 @@ class Recovery:
 
         A stop cuts a run off, wherever it is: what it had not committed, the next one does.
         """
-        progress.watch(BY, timedelta(seconds=2 * self.timing.interval_s), self.clock())
+        allowance_s = max(LONGEST_CHECK_S, 2 * self.timing.interval_s)
+        progress.watch(BY, timedelta(seconds=allowance_s), self.clock())
         beating = replace(self, at_work=lambda: progress.beat(BY, self.clock()))
         due_at = self.clock()
         while not stop.is_set():
@@ -196,7 +198,7 @@ class Recovery:
         unproven = await self._with_conn(
             lambda conn: recovery.find_unproven(conn, since), "REPEATABLE READ"
         )
-        search = await self._search.bring(unproven, frozenset(m.id for m in unproven))
+        search = await self._search.bring(unproven)
         ids = search.asked_about(unproven)
         if not ids:
             return search, 0, 0

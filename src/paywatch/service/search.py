@@ -1,8 +1,8 @@
 """Search: what Horizon holds of sessions whose credits are missing, brought to the one settling."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -45,22 +45,16 @@ class Search:
     by: str
     at_work: Callable[[], None]
 
-    async def bring(
-        self, missing: Iterable[CheckoutSession], unproven: frozenset[UUID] = frozenset()
-    ) -> Searched:
-        """Settle what Horizon has of these sessions' accounts, from their opening on.
-
-        Args:
-            missing: the sessions.
-            unproven: those that are paid, and for which the credits are to be the proof.
-        """
+    async def bring(self, missing: Iterable[CheckoutSession]) -> Searched:
+        """Settle what Horizon has of these sessions' accounts, from their opening on."""
         wanted: dict[str, list[CheckoutSession]] = defaultdict(list)
         for session in missing:
             wanted[session.account].append(session)
         settled, failed = 0, set()
         for account, of_account in sorted(wanted.items()):
             try:
-                settled += await self._bring_account(account, of_account, unproven)
+                async for outcomes in self._bring_account(account, of_account):
+                    settled += outcomes
             except HorizonError as error:
                 log.warning("recovery_could_not_look", account=account, error=str(error))
                 failed.add(account)
@@ -68,13 +62,31 @@ class Search:
         return Searched(settled, frozenset(failed))
 
     async def _bring_account(
-        self, account: str, wanted: Sequence[CheckoutSession], unproven: frozenset[UUID]
-    ) -> int:
-        """Settle what names these sessions, all at once: half a proof would be a duplicate."""
-        evidence = await self._read_evidence(account, wanted)
-        if not evidence.records:
-            return 0
-        order = Order(evidence, by=f"{self.by}:{account}", unproven=unproven)
+        self, account: str, wanted: Sequence[CheckoutSession]
+    ) -> AsyncIterator[int]:
+        """Page through an account from the first session's opening to the last one's deadline.
+
+        What names none of these sessions is the stream's business, and so is what cannot be read.
+        Yields how much of each page was settled.
+
+        Raises:
+            HorizonError: Horizon cannot be read, or has more pages than one run may read.
+        """
+        after = position = min(session.opened_position for session in wanted)
+        deadline = max(session.terms.accept_until for session in wanted)
+        for _ in range(LONGEST):
+            batch = await self.source.page(account, position)
+            self.at_work()
+            evidence = replace(batch, records=tuple(_naming(wanted, batch.records)))
+            if evidence.records:
+                yield await self._settle(account, evidence)
+            position = batch.upto
+            if batch.read == 0 or (batch.closed_at is not None and batch.closed_at > deadline):
+                return
+        raise HorizonError(f"{account}: more than {LONGEST} pages from {after} on: run a backfill")
+
+    async def _settle(self, account: str, evidence: Batch) -> int:
+        order = Order(evidence, by=f"{self.by}:{account}")
         outcomes = (await self.settler.settle(order, self.at_work)).outcomes
         for credit, _, session_id in outcomes:
             log.warning(
@@ -85,26 +97,6 @@ class Search:
             )
         self.settler.metrics.recovered.labels(repair="missed_credit").inc(len(outcomes))
         return len(outcomes)
-
-    async def _read_evidence(self, account: str, wanted: Sequence[CheckoutSession]) -> Batch:
-        """Page through an account from the first session's opening to the last one's deadline.
-
-        What names none of these sessions is the stream's business, and so is what cannot be read.
-
-        Raises:
-            HorizonError: Horizon cannot be read, or has more pages than one run may read.
-        """
-        after = position = min(session.opened_position for session in wanted)
-        deadline = max(session.terms.accept_until for session in wanted)
-        records: list[LedgerRecord] = []
-        for _ in range(LONGEST):
-            batch = await self.source.page(account, position)
-            self.at_work()
-            records += _naming(wanted, batch.records)
-            position = batch.upto
-            if batch.read == 0 or (batch.closed_at is not None and batch.closed_at > deadline):
-                return Batch(tuple(records), after, position, None, len(records))
-        raise HorizonError(f"{account}: more than {LONGEST} pages from {after} on: run a backfill")
 
 
 def _naming(

@@ -6,7 +6,7 @@ deliveries. Whatever fails, either all of it happened or nothing did.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
@@ -56,13 +56,11 @@ class Order:
         batch: records with credits or problems, in ledger order, and the span that they cover.
         by: the stream or service that read them, for the logs and the quarantine's key.
         claim: the cursor to move with it; recovery moves none.
-        unproven: sessions that are paid without any credit, whose evidence recovery is bringing.
     """
 
     batch: Batch
     by: str
     claim: Cursor | None = None
-    unproven: frozenset[UUID] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -216,7 +214,7 @@ class _Attempt:
         fresh = {credit.key: credit for credit in credits_ if credit.key not in known}
         if not fresh:
             return Settled()
-        unproven = await self._still_unproven(conn)
+        unproven = await sessions.unproven(conn, locked)
         decided = decide_batch(locked, fresh.values(), unproven)
         told = paid_events(decided.settlements)
         await credit_store.insert_payments(conn, decided.applied, now)
@@ -224,11 +222,6 @@ class _Attempt:
         await sessions.write_settled(conn, decided.changed, self._order.by, now)
         await events.enqueue(conn, told, now)
         return Settled(tuple(decided.outcomes), tuple(told))
-
-    async def _still_unproven(self, conn: AsyncConnection) -> Collection[UUID]:
-        if not self._order.unproven:
-            return frozenset()
-        return await sessions.paid_without_credit(conn, self._order.unproven)
 
 
 def paid_events(settlements: Iterable[Settlement]) -> list[Event]:

@@ -1,6 +1,6 @@
 """Checkout sessions: found by what a payer named, locked in the order of their ids."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -55,11 +55,13 @@ SELECT r.*, :by, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS 
 )
 
 
-_PAID_WITHOUT_CREDIT = text(
+_UNPROVEN = text(
     """
-SELECT s.id FROM checkout_sessions s
- WHERE s.id = ANY(:ids) AND s.status = 'paid'
-   AND NOT EXISTS (SELECT FROM credits c WHERE c.session_id = s.id AND c.outcome = 'applied')"""
+SELECT s.id, coalesce(sum(c.amount), 0)::bigint AS applied
+  FROM checkout_sessions s
+  LEFT JOIN credits c ON c.session_id = s.id AND c.outcome = 'applied'
+ WHERE s.id = ANY(:ids) GROUP BY s.id
+HAVING coalesce(sum(c.amount), 0) < s.least_amount"""
 )
 
 
@@ -113,9 +115,18 @@ def session_from(row: Row[Any]) -> CheckoutSession:
     )
 
 
-async def paid_without_credit(conn: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
-    """Say which of these sessions are paid although no applied credit says so."""
-    return {row.id for row in await conn.execute(_PAID_WITHOUT_CREDIT, {"ids": list(ids)})}
+async def unproven(conn: AsyncConnection, named: Iterable[CheckoutSession]) -> dict[UUID, int]:
+    """Find the paid ones of these sessions that their applied credits do not pay.
+
+    Asks nothing if none is paid, which is the rule: a second payment is rare.
+
+    Returns:
+        For each, the stroops that are applied.
+    """
+    paid = [session.id for session in named if session.status is SessionStatus.PAID]
+    if not paid:
+        return {}
+    return {row.id: row.applied for row in await conn.execute(_UNPROVEN, {"ids": paid})}
 
 
 async def write_settled(

@@ -1,4 +1,4 @@
-"""What a merchant tolerates, from the command to the settled row; and what was promised stays."""
+"""What a merchant tolerates, in the settled rows; and what makes a paid session proven."""
 
 from datetime import timedelta
 
@@ -66,3 +66,20 @@ async def test_two_sessions_over_one_text_the_very_memo_wins(shop: Shop) -> None
     await shop.settle(make_credit(memo=Memo(MemoType.TEXT, b"7")))
     assert await shop.session(7) == ("pending", 0)
     assert await shop.session(8) == ("paid", 100)
+
+
+async def test_the_missing_payment_of_a_paid_session_is_its_proof_whoever_reads_it(
+    shop: Shop,
+) -> None:
+    """Held as a duplicate, it could never be proven again."""
+    await shop.add_session()
+    await shop.settle(make_credit(100))
+    await shop.execute("DELETE FROM credits")
+    await shop.execute("DELETE FROM payments")
+    first, second = make_credit(60, ledger=1001), make_credit(40, ledger=1002)
+    for credit in (first, second, make_credit(100, ledger=1003)):
+        await shop.settle(credit)
+    assert await shop.session() == ("paid", 100)
+    outcomes = await shop.rows("SELECT outcome FROM credits ORDER BY operation_id")
+    assert outcomes == [("applied",), ("applied",), ("duplicate",)]
+    assert await shop.rows("SELECT count(*) FROM events") == [(1,)]

@@ -247,7 +247,7 @@ def test_only_sessions_to_which_something_was_applied_are_changed() -> None:
 def test_proof_of_a_paid_session_takes_what_paid_it_and_holds_the_rest() -> None:
     session = make_session(status=SessionStatus.PAID, received=100)
     first, second = make_credit(100), make_credit(100, ledger=1002)
-    proven = prove(session, [second, first])
+    proven = prove(session, [second, first], 0)
     assert proven.session == replace(session, paid_at=first.closed_at)
     assert proven.outcomes == ((first, Outcome.APPLIED), (second, Outcome.DUPLICATE))
     assert proven.transitions == ()
@@ -255,8 +255,8 @@ def test_proof_of_a_paid_session_takes_what_paid_it_and_holds_the_rest() -> None
 
 def test_proof_that_does_not_suffice_leaves_it_paid_with_what_was_found() -> None:
     session = make_session(status=SessionStatus.PAID, received=100)
-    proven = prove(session, [make_credit(10)])
-    assert proven.session == replace(session, received=10)
+    proven = prove(session, [make_credit(10)], 20)
+    assert proven.session == replace(session, received=30)
     assert proven.completed_by is None
 
 
