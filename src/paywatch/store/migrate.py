@@ -38,7 +38,7 @@ def migrate(url: URL, revision: str = "head") -> str | None:
     Waits up to LOCK_TIMEOUT_S for a migration that somebody else is running. Safe to repeat.
 
     Raises:
-        MigrationError: another migration holds the lock.
+        MigrationError: another migration holds the lock, or a newer version made the schema.
         sqlalchemy.exc.DBAPIError: a script failed, or a time limit ran out; nothing was changed,
             for PostgreSQL's DDL is transactional.
     """
@@ -47,6 +47,7 @@ def migrate(url: URL, revision: str = "head") -> str | None:
         conn.execute(text(f"SET LOCAL lock_timeout = {int(LOCK_TIMEOUT_S * 1000)}"))
         conn.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_S * 1000}"))
         _lock(conn)
+        _require_known(current_revision(conn))
         config = configuration()
         config.attributes["connection"] = conn
         command.upgrade(config, revision)
@@ -81,8 +82,18 @@ def require_current(conn: Connection) -> None:
         MigrationError: the database is at another revision than the program.
     """
     found, needed = current_revision(conn), head_revision()
-    if found != needed:
+    if found == needed:
+        return
+    _require_known(found)
+    has = f"the database schema is at {found}" if found else "the database has no schema yet"
+    raise MigrationError(f"{has}, this version needs {needed}: run `paywatch migrate`")
+
+
+def _require_known(found: str | None) -> None:
+    """Refuse what a newer version has made, as after a roll-back: there is no way down."""
+    scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
+    if found is not None and found not in {script.revision for script in scripts}:
         raise MigrationError(
-            f"the database schema is at {found or 'nothing'}, this version needs {needed}:"
-            " run `paywatch migrate`"
+            f"the database schema is at {found}, which this version does not know: install the"
+            " version of paywatch that made it, or a later one"
         )

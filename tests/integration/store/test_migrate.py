@@ -112,6 +112,19 @@ def test_another_schema_is_refused_with_the_remedy(empty_database_url: str) -> N
     engine.dispose()
 
 
+def test_the_schema_of_a_newer_version_is_refused_and_left_alone(database_url: str) -> None:
+    """As after a roll-back of the program: to migrate again would not help."""
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("UPDATE alembic_version SET version_num = '9999'")
+    newer = "at 9999, which this version does not know: install the version"
+    with pytest.raises(MigrationError, match=newer):
+        migrate(sqlalchemy_url(database_url))
+    engine = create_engine(sqlalchemy_url(database_url))
+    with engine.connect() as conn, pytest.raises(MigrationError, match=newer):
+        require_current(conn)
+    engine.dispose()
+
+
 def test_a_cursor_that_can_go_down_is_refused_by_the_database(database_url: str) -> None:
     account = ACCOUNT
     with psycopg.connect(database_url) as conn:
