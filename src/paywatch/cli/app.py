@@ -14,6 +14,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",  # paragraphs are filled anew for the terminal
     help="Watches the Stellar ledger for merchants: each payment settled exactly once, each told"
     " by a signed webhook.",
     epilog="Settings are PAYWATCH_* variables or a TOML file that PAYWATCH_CONFIG names;"
