@@ -223,7 +223,7 @@ def list_sessions(
         emit_json({"sessions": documents})
         return
     if not documents:
-        say("There is no such session.")
+        say("There is no session yet." if status is None else f"There is no session {status}.")
         return
     names = ("id", "status", "received", "amount", "asset", "reference", "expires_at")
     columns = [name.replace("_", " ") for name in names]

@@ -10,7 +10,7 @@ import typer
 
 from paywatch.cli.demo.child import Child
 from paywatch.cli.demo.runs import keep_paying, pay_three
-from paywatch.cli.demo.scene import Scene, open_scene
+from paywatch.cli.demo.scene import USUAL_PORT, Scene, open_scene
 from paywatch.cli.demo.shop import Town, build_town
 from paywatch.cli.output import say
 from paywatch.cli.running import StopSignals, run
@@ -46,10 +46,12 @@ def demo(
 
 async def _demo(data_dir: Path | None, time_limit_s: float | None) -> None:
     stop = asyncio.Event()
-    interval_s = INTERVAL_S if time_limit_s is None else ONCE_INTERVAL_S
+    to_be_watched = time_limit_s is None
+    interval_s = INTERVAL_S if to_be_watched else ONCE_INTERVAL_S
+    port = USUAL_PORT if to_be_watched else 0
     with StopSignals(stop):
         say("Starting PostgreSQL, a simulated Stellar network, a merchant and the daemon …")
-        async with open_scene(data_dir, interval_s) as scene:
+        async with open_scene(data_dir, interval_s, port) as scene:
             work = _show(scene, stop) if time_limit_s is None else _prove(scene, time_limit_s)
             if await unless(stop, work) is False:
                 raise typer.Exit(1)

@@ -59,8 +59,13 @@ class Scene:
 
 
 @asynccontextmanager
-async def open_scene(data_dir: Path | None, ledger_interval_s: float) -> AsyncIterator[Scene]:
-    """Start everything but the daemon; a directory that was given is kept, another removed."""
+async def open_scene(
+    data_dir: Path | None, ledger_interval_s: float, preferred_port: int
+) -> AsyncIterator[Scene]:
+    """Start everything but the daemon; a directory that was given is kept, another removed.
+
+    The daemon listens on `preferred_port` if it is free (0: any), else on any that is.
+    """
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(_directory(data_dir))
         url = await stack.enter_async_context(open_embedded(directory / "postgres"))
@@ -75,7 +80,7 @@ async def open_scene(data_dir: Path | None, ledger_interval_s: float) -> AsyncIt
             )
         )
         path = directory / "paywatch.toml"
-        _write_settings(path, directory, url, network)
+        _write_settings(path, directory, url, network, preferred_port)
         settings = config.load({CONFIG_VARIABLE: str(path)})
         house = await stack.enter_async_context(open_house(settings))
         yield Scene(directory, path, settings, house, network, merchant)
@@ -94,7 +99,9 @@ def _directory(data_dir: Path | None) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _write_settings(path: Path, directory: Path, url: str, network: SimNetwork) -> None:
+def _write_settings(
+    path: Path, directory: Path, url: str, network: SimNetwork, preferred_port: int
+) -> None:
     """Write the settings for whoever joins the demo; the file holds a key, and is ours alone."""
     kept = path.with_name("secret_key")
     if not kept.exists():
@@ -106,7 +113,7 @@ def _write_settings(path: Path, directory: Path, url: str, network: SimNetwork) 
         "horizon_url": network.url,
         "network_passphrase": network.passphrase,
         "http_host": HOST,
-        "http_port": _free_port(),
+        "http_port": _free_port(preferred_port),
         "allow_private_webhooks": True,
         "log_format": "json",
         "recover_interval": 5,
@@ -121,9 +128,10 @@ def _write_private(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _free_port() -> int:
+def _free_port(preferred: int) -> int:
+    """Find a port that is free now: the preferred one, if it is."""
     try:
-        listening = listen_on(HOST, USUAL_PORT)
+        listening = listen_on(HOST, preferred)
     except ConfigError:
         listening = listen_on(HOST, 0)
     with listening:
