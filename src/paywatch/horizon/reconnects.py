@@ -49,7 +49,7 @@ class Reconnects:
         wait_s = 0.0 if was_ordinary else self._backoff.next_wait_s(error.retry_after)
         if error.reason == NOT_FOUND:
             # No stream for an account without history: its first payment is found by polling.
-            wait_s = min(wait_s, self._timing.reconcile_s)
+            wait_s = self._timing.reconcile_s
         log = _log.debug if error.reason in {CLOSED, NOT_FOUND} else _log.warning
         log(
             "horizon_reconnect",

@@ -124,8 +124,9 @@ def judge_listen(lags: Mapping[str, timedelta | None]) -> Finding:
         return Finding(
             ready=False,
             state="starting",
-            message=f"{len(unknown)} of {len(lags)} streams have not read anything yet; wait, "
-            "or look for reconnects in the log",
+            message=f"{len(unknown)} of {len(lags)} streams have not read anything yet, "
+            f"{unknown[0]} among them; wait, look for reconnects in the log, or fund the account "
+            "if it is not on the ledger",
         )
     return Finding(ready=True, state="ok", message=f"{len(lags)} streams are up to date")
 
