@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -29,6 +30,8 @@ from paywatch.store.retry import is_data_error, outcome_unknown, persistently
 from paywatch.telemetry import Metrics
 
 log = structlog.stdlib.get_logger(__name__)
+
+MOST_UNMATCHED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,11 @@ class Order:
     batch: Batch
     by: str
     claim: Cursor | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a live stream brought it."""
+        return self.claim is not None and self.claim.end_position is None
 
 
 @dataclass(frozen=True)
@@ -110,12 +118,12 @@ class Settler:
             self.metrics.batch_size.observe(order.batch.read)
         self.metrics.payments.inc(len(_applied_hashes(settled)))
         self.metrics.quarantined.inc(len(settled.quarantined))
-        for credit, outcome, session_id in settled.outcomes:
+        for credit, outcome, _ in settled.outcomes:
             self.metrics.credits.labels(outcome=outcome).inc()
-            latency = (now - credit.closed_at).total_seconds()
-            self.metrics.detection_latency.observe(max(0.0, latency))
-            if outcome is not Outcome.APPLIED:
-                _warn_of_held(order.by, credit, outcome, session_id)
+            if order.is_live:  # what a backfill finds is old by intent
+                latency = (now - credit.closed_at).total_seconds()
+                self.metrics.detection_latency.observe(max(0.0, latency))
+        _warn_of_held(order.by, settled)
         if settled.outcomes:
             _log_settled(order, settled)
         for record in settled.quarantined:
@@ -264,8 +272,21 @@ def _log_settled(order: Order, settled: Settled) -> None:
     )
 
 
-def _warn_of_held(by: str, credit: Credit, outcome: Outcome, session_id: UUID | None) -> None:
-    """A held credit is somebody's money that does nothing yet."""
+def _warn_of_held(by: str, settled: Settled) -> None:
+    """Warn of each held credit: it is somebody's money that does nothing yet.
+
+    Anyone can send dust that names nothing, by the thousand: of what is unmatched a batch has
+    MOST_UNMATCHED lines, and one that counts the others. They are all in the table of credits.
+    """
+    unmatched = [told for told in settled.outcomes if told[1] is Outcome.UNMATCHED]
+    named = [told for told in settled.outcomes if told[2] and told[1] is not Outcome.APPLIED]
+    for credit, outcome, session_id in [*named, *unmatched[:MOST_UNMATCHED]]:
+        _warn_of_credit(by, credit, outcome, session_id)
+    if more := len(unmatched[MOST_UNMATCHED:]):
+        log.warning("more_credits_held", outcome=Outcome.UNMATCHED, more=more, by=by)
+
+
+def _warn_of_credit(by: str, credit: Credit, outcome: Outcome, session_id: UUID | None) -> None:
     log.warning(
         "credit_held",
         outcome=outcome,

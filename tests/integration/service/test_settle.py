@@ -150,6 +150,30 @@ async def test_a_payment_in_the_last_second_read_an_hour_later_is_in_time(shop: 
     assert await shop.session() == ("paid", 100)
 
 
+async def test_dust_that_names_nothing_does_not_drown_the_log(shop: Shop) -> None:
+    await shop.add_session()
+    dust = [make_credit(1, tx=n, memo=Memo.none()) for n in range(1, 101)]
+    wrong = make_credit(1, ledger=1002, asset=USDC)
+    with capture_logs() as logs:
+        await shop.settle(*dust, wrong)
+    warned = [line for line in logs if line["log_level"] == "warning"]
+    assert [line["outcome"] for line in warned[:11]] == ["wrong_asset"] + ["unmatched"] * 10
+    assert (warned[11]["event"], warned[11]["more"]) == ("more_credits_held", 90)
+    assert len(warned) == 12
+    assert await shop.rows("SELECT count(*) FROM credits") == [(101,)]
+
+
+async def test_only_what_the_live_stream_brings_says_how_fast_we_are(shop: Shop) -> None:
+    await shop.add_session()
+    count = "paywatch_detection_latency_seconds_count"
+    await shop.settle(make_credit(1))
+    assert shop.metrics.registry.get_sample_value(count) == 0
+    claim = await shop.claim()
+    batch = make_batch([make_credit(1, ledger=1002)], claim.position)
+    await shop.settler.settle(Order(batch, claim.stream, claim))
+    assert shop.metrics.registry.get_sample_value(count) == 1
+
+
 async def test_an_old_payment_read_by_a_backfill_pays_no_new_session_of_the_same_memo(
     shop: Shop,
 ) -> None:
