@@ -200,12 +200,6 @@ def upgrade() -> None:
         ),
     )
     op.create_index(
-        "ix_checkout_sessions_merchant",
-        "checkout_sessions",
-        ["merchant_id", "created_at"],
-        unique=False,
-    )
-    op.create_index(
         "ix_checkout_sessions_open",
         "checkout_sessions",
         ["account", "expires_at"],
@@ -444,7 +438,6 @@ def downgrade() -> None:
         table_name="checkout_sessions",
         postgresql_where=sa.text("status IN ('pending', 'processing', 'partially_paid')"),
     )
-    op.drop_index("ix_checkout_sessions_merchant", table_name="checkout_sessions")
     op.drop_table("checkout_sessions")
     op.drop_index("ix_events_recorded_at", table_name="events")
     op.drop_table("events")

@@ -184,7 +184,6 @@ checkout_sessions = Table(
     ),
     # The invariants and recovery read what changed of late.
     Index("ix_checkout_sessions_updated_at", "updated_at"),
-    Index("ix_checkout_sessions_merchant", "merchant_id", "created_at"),
 )
 
 payments = Table(
