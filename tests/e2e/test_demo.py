@@ -50,7 +50,8 @@ async def test_once_fails_with_its_reasons_when_its_time_is_up(environ: dict[str
 async def test_a_killed_daemon_is_started_again_and_ctrl_c_leaves_nothing(
     environ: dict[str, str],
 ) -> None:
-    async with running(environ, "demo") as demo:
+    # Any port: another demo on this machine may be about to take the usual one.
+    async with running(environ, "demo", "--http-port", "0") as demo:
         first = await demo.wait_for(lambda line: "told " in line["text"])
         assert "signature verified" in first["text"]
         started = await demo.wait_for(lambda line: "daemon started" in line["text"])

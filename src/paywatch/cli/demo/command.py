@@ -31,6 +31,14 @@ def demo(
         Path | None,
         typer.Option(help="Keep everything in this directory; else in one that is removed."),
     ] = None,
+    http_port: Annotated[
+        int,
+        typer.Option(
+            help="Where health and metrics are, if it is free; 0 takes any port, as --once does.",
+            min=0,
+            max=65_535,
+        ),
+    ] = USUAL_PORT,
     time_limit: Annotated[
         float, typer.Option(help="Seconds that --once may take.", min=0.1, max=3600)
     ] = 60.0,
@@ -41,14 +49,12 @@ def demo(
     it (`kill -9 PID`) and see that every session still ends paid once, and is told of once.
     """
     configure_logging("auto", "error")
-    run(_demo(data_dir, time_limit if once else None))
+    run(_demo(data_dir, 0 if once else http_port, time_limit if once else None))
 
 
-async def _demo(data_dir: Path | None, time_limit_s: float | None) -> None:
+async def _demo(data_dir: Path | None, port: int, time_limit_s: float | None) -> None:
     stop = asyncio.Event()
-    to_be_watched = time_limit_s is None
-    interval_s = INTERVAL_S if to_be_watched else ONCE_INTERVAL_S
-    port = USUAL_PORT if to_be_watched else 0
+    interval_s = INTERVAL_S if time_limit_s is None else ONCE_INTERVAL_S
     with StopSignals(stop):
         say("Starting PostgreSQL, a simulated Stellar network, a merchant and the daemon …")
         async with open_scene(data_dir, interval_s, port) as scene:
