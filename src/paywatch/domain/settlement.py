@@ -19,7 +19,7 @@ from paywatch.domain.ledger import Credit
 
 
 class Outcome(StrEnum):
-    """What a credit did. All but `applied` are held: kept, and changing nothing."""
+    """What a credit did. All but `applied` and `returned` are held: kept, and changing nothing."""
 
     APPLIED = "applied"
     UNMATCHED = "unmatched"  # names no session
@@ -27,6 +27,7 @@ class Outcome(StrEnum):
     LATE = "late"  # closed after the session's deadline, and after the merchant's grace
     WRONG_ASSET = "wrong_asset"
     CANCELED = "canceled"  # the merchant had canceled the session
+    RETURNED = "returned"  # was held, and the merchant has paid it back
 
 
 @dataclass(frozen=True, slots=True)

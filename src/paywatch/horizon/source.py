@@ -141,21 +141,28 @@ class HorizonSource:
         """
         return (await self.read_page(account, after)).batch({account})
 
-    async def read_page(self, account: str, after: Position) -> Page:
-        """Read one page unparsed; raises as `page`."""
+    async def network_page(self, watched: Container[str], after: Position) -> Batch:
+        """Read one page of everybody's operations, and keep those of watched accounts.
+
+        Raises as `page`.
+        """
+        return (await self.read_page(None, after)).batch(watched)
+
+    async def read_page(self, account: str | None, after: Position) -> Page:
+        """Read one page unparsed, of one account or of all; raises as `page`."""
         # The order matters: what is not on the page may be claimed only up to a tip read before.
         root = await self._checked_root()
         root.require_history(after)
         try:
             document, limit = await self._call_page(account, after)
         except HorizonUnavailable as error:
-            if error.reason != NOT_FOUND:
+            if error.reason != NOT_FOUND or account is None:
                 raise
             return await self._page_without_history(account, after, root)
         return Page.of(read_records(document), after, root, limit)
 
     async def _call_page(
-        self, account: str, after: Position, limit: int = PAGE_LIMIT
+        self, account: str | None, after: Position, limit: int = PAGE_LIMIT
     ) -> tuple[dict[str, Any], int]:
         """Ask for fewer records where so many are too large; give the limit that fitted.
 
@@ -195,8 +202,10 @@ class HorizonSource:
         url = urljoin_with_query(query.horizon_url, query.endpoint)
         return Arrivals(self._transport.stream(url, query.params), PAGE_LIMIT)
 
-    def _payments(self, account: str, after: Position) -> Any:
-        query = self._server.payments().for_account(account).join("transactions")
+    def _payments(self, account: str | None, after: Position) -> Any:
+        query = self._server.payments().join("transactions")
+        if account is not None:
+            query = query.for_account(account)
         return query.cursor(int(after)).order(desc=False).limit(PAGE_LIMIT)
 
     def batches(self, account: str, after: Position) -> AsyncGenerator[Batch, None]:

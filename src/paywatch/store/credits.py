@@ -6,6 +6,7 @@ that an applied credit has its payment, of a foreign key.
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
@@ -16,11 +17,14 @@ from paywatch.domain.settlement import Outcome
 from paywatch.errors import StoreError
 from paywatch.store.rows import as_json, hexed
 
+# After a reset of a test network positions come again: only those of this history are the same.
+HISTORY_SQL: Final = "(SELECT coalesce(max(number), 0)::smallint FROM histories)"
+
 _KNOWN = text(
-    """
+    f"""
 SELECT c.operation_id, c.change_index
   FROM json_to_recordset(CAST(:rows AS json)) AS r(operation_id bigint, change_index smallint)
-  JOIN credits c USING (operation_id, change_index)"""
+  JOIN credits c USING (operation_id, change_index) WHERE c.history = {HISTORY_SQL}"""
 )
 
 # Two sessions paid by one transaction, or a second operation of it in a later batch, share the
@@ -39,7 +43,7 @@ ON CONFLICT (tx_hash) DO NOTHING"""
 # serialization failure, which is tried again; as a unique violation it would be taken for bad data.
 # What could not be read before, and now is, leaves the quarantine of its account's streams.
 _INSERT_CREDITS = text(
-    """
+    f"""
 WITH r AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
            operation_id bigint, change_index smallint, account text, muxed_id numeric, asset text,
@@ -48,12 +52,13 @@ WITH r AS MATERIALIZED (
 ), released AS (
     DELETE FROM quarantine q USING r
      WHERE q.operation_id = r.operation_id AND split_part(q.stream, ':', 2) = r.account
+       AND q.history = {HISTORY_SQL}
 )
 INSERT INTO credits
        (operation_id, change_index, account, muxed_id, asset, amount, tx_hash, inner_tx_hash,
-        payer, memo_type, memo, closed_at, outcome, session_id, recorded_at)
-SELECT r.*, CAST(:now AS timestamptz) FROM r
-ON CONFLICT (operation_id, change_index) DO NOTHING"""
+        payer, memo_type, memo, closed_at, outcome, session_id, recorded_at, history)
+SELECT r.*, CAST(:now AS timestamptz), {HISTORY_SQL} FROM r
+ON CONFLICT (operation_id, change_index, history) DO NOTHING"""
 )
 
 

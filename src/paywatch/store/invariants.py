@@ -127,6 +127,7 @@ SELECT event_id, format('leased until %s', lease_until) FROM deliveries
 SELECT q.operation_id, 'is a credit and in quarantine'
   FROM quarantine q WHERE q.quarantined_at >= :since
    AND EXISTS (SELECT FROM credits c WHERE c.operation_id = q.operation_id
+                                       AND c.history = q.history
                                        AND c.account = split_part(q.stream, ':', 2))""",
     "a_watched_account_is_read": """
 SELECT a.account, 'has no live cursor, or one before the place where watching began'

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from paywatch.store.credits import HISTORY_SQL
 from paywatch.store.rows import as_json, hexed
 
 
@@ -21,14 +22,15 @@ class Quarantined:
 
 # What is a credit of the stream's account already was read whole before: nothing is missing.
 _INSERT = text(
-    """
-INSERT INTO quarantine (stream, operation_id, raw, reason, quarantined_at)
-SELECT CAST(:stream AS text), r.*, CAST(:now AS timestamptz)
+    f"""
+INSERT INTO quarantine (stream, operation_id, raw, reason, quarantined_at, history)
+SELECT CAST(:stream AS text), r.*, CAST(:now AS timestamptz), {HISTORY_SQL}
   FROM json_to_recordset(CAST(:rows AS json)) AS r(operation_id bigint, raw bytea, reason text)
  WHERE NOT EXISTS (
        SELECT FROM credits c
-        WHERE c.operation_id = r.operation_id AND c.account = split_part(:stream, ':', 2))
-ON CONFLICT (stream, operation_id) DO NOTHING
+        WHERE c.operation_id = r.operation_id AND c.account = split_part(:stream, ':', 2)
+          AND c.history = {HISTORY_SQL})
+ON CONFLICT (stream, operation_id, history) DO NOTHING
 RETURNING operation_id"""
 )
 

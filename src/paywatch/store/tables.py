@@ -105,11 +105,14 @@ accounts = Table(
     # Where watching began, a number from the root document: never `now`, which is another place
     # at each use.
     Column("start_position", BigInteger, nullable=False),
+    # Whose cursor says how far it has been read: its own stream's, or the network-wide one's.
+    Column("followed_by", Text, nullable=False, server_default=text("'account'")),
     _moment("created_at"),
     # The target of the sessions' key below: a session is always on its own merchant's account.
     UniqueConstraint("account", "merchant_id"),
     CheckConstraint("account ~ '^G[A-Z2-7]{55}$'", name="account_form"),
     CheckConstraint("start_position >= 0", name="start_position_range"),
+    CheckConstraint("followed_by IN ('account', 'network')", name="followed_by_known"),
 )
 
 checkout_sessions = Table(
@@ -138,6 +141,7 @@ checkout_sessions = Table(
     Column("text_for_id", Boolean, nullable=False),
     Column("announced_tx_hash", LargeBinary),
     _moment("announced_at", nullable=True),
+    _moment("announced_until", nullable=True),  # the transaction's own time bound, if known
     Column("reference", Text),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("success_url", Text),
@@ -211,6 +215,14 @@ credits = Table(  # noqa: A001 # the field's word; nothing here needs the builti
     # call several times.
     Column("operation_id", BigInteger, primary_key=True, autoincrement=False),
     Column("change_index", SmallInteger, primary_key=True, autoincrement=False),
+    # After a reset of a test network its ledgers, and so these positions, come again.
+    Column(
+        "history",
+        SmallInteger,
+        primary_key=True,
+        autoincrement=False,
+        server_default=text("0"),
+    ),
     Column("account", ForeignKey("accounts.account"), nullable=False),
     Column("muxed_id", Numeric(20, 0)),  # unsigned 64 bits: more than BIGINT
     Column("asset", Text, nullable=False),
@@ -231,19 +243,50 @@ credits = Table(  # noqa: A001 # the field's word; nothing here needs the builti
         ForeignKey("payments.tx_hash"),
         index=True,
     ),
+    # What the merchant's word made of a held credit, and what it was before.
+    Column("held_as", Text),
+    _moment("resolved_at", nullable=True),
+    Column("returned_by_tx", LargeBinary),  # the hash of the refund
     _moment("recorded_at"),
     CheckConstraint("amount > 0", name="amount_positive"),
     CheckConstraint("change_index >= 0", name="change_index_range"),
     CheckConstraint("octet_length(tx_hash) = 32", name="tx_hash_length"),
     _one_of("memo_type", MemoType, "memo_type_known"),
     _one_of("outcome", Outcome, "outcome_known"),
-    CheckConstraint("(outcome = 'unmatched') = (session_id IS NULL)", name="session_if_matched"),
+    CheckConstraint(
+        "CASE outcome WHEN 'unmatched' THEN session_id IS NULL WHEN 'returned' THEN true"
+        " ELSE session_id IS NOT NULL END",
+        name="session_if_matched",
+    ),
+    CheckConstraint("held_as NOT IN ('applied', 'returned')", name="held_as_known"),
+    CheckConstraint("(held_as IS NULL) = (resolved_at IS NULL)", name="resolved_whole"),
+    CheckConstraint(
+        "held_as IS NULL OR outcome IN ('applied', 'returned')", name="resolved_by_a_word"
+    ),
+    CheckConstraint(
+        "(outcome = 'returned') = (returned_by_tx IS NOT NULL)"
+        " AND (NOT (outcome = 'returned') OR held_as IS NOT NULL)",
+        name="returned_says_how",
+    ),
+    CheckConstraint("octet_length(returned_by_tx) = 32", name="returned_by_tx_length"),
     Index(
         "ix_credits_session_id",
         "session_id",
         postgresql_where=text("session_id IS NOT NULL"),
     ),
     Index("ix_credits_recorded_at", "recorded_at"),
+    # Held credits are listed by account, newest first, and waiting for a merchant's word.
+    Index(
+        "ix_credits_held",
+        "account",
+        "operation_id",
+        postgresql_where=text("outcome NOT IN ('applied', 'returned')"),
+    ),
+    Index(
+        "ix_credits_returned_by_tx",
+        "returned_by_tx",
+        postgresql_where=text("returned_by_tx IS NOT NULL"),
+    ),
 )
 
 events = Table(
@@ -252,12 +295,27 @@ events = Table(
     Column("id", Uuid, primary_key=True),  # UUIDv5 of type and subject: derived, never random
     Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
     Column("type", Text, nullable=False),
-    Column("subject", Uuid, nullable=False),  # the checkout session that it tells of
+    Column("subject", Uuid, nullable=False),  # the session, or derived from the credit, told of
+    Column("operation_id", BigInteger),  # with the two below: the credit told of, if it is one
+    Column("change_index", SmallInteger),
+    Column("history", SmallInteger),
     Column("payload", LargeBinary, nullable=False),  # the exact bytes of every attempt's body
     _moment("occurred_at"),
     _moment("recorded_at"),
     # Nothing is told twice.
     UniqueConstraint("subject", "type"),
+    ForeignKeyConstraint(
+        ["operation_id", "change_index", "history"],
+        ["credits.operation_id", "credits.change_index", "credits.history"],
+    ),
+    CheckConstraint(
+        "num_nulls(operation_id, change_index, history) IN (0, 3)", name="credit_whole"
+    ),
+    Index(
+        "ix_events_operation_id",
+        "operation_id",
+        postgresql_where=text("operation_id IS NOT NULL"),
+    ),
     CheckConstraint("octet_length(payload) < 20480", name="payload_length"),
     Index("ix_events_recorded_at", "recorded_at"),
 )
@@ -315,7 +373,9 @@ cursors = Table(
     "cursors",
     metadata,
     Column("stream", Text, primary_key=True),
-    Column("account", ForeignKey("accounts.account"), nullable=False, index=True),
+    # None: the network-wide stream, which reads for many accounts.
+    Column("account", ForeignKey("accounts.account"), index=True),
+    Column("history", SmallInteger, nullable=False, server_default=text("0")),
     Column("position", BigInteger, nullable=False),
     # Raised by each instance that takes the stream over: whoever led before can write no more.
     Column("epoch", Integer, nullable=False, server_default=text("0")),
@@ -333,9 +393,11 @@ BEGIN
     RAISE EXCEPTION 'cursor of stream % may not go down from % to %',
         OLD.stream, OLD.position, NEW.position USING ERRCODE = 'check_violation';
 END $$""",
+    # In a new history of the network, and there alone, positions begin again.
     """
 CREATE TRIGGER refuse_lower_cursor BEFORE UPDATE ON cursors
-FOR EACH ROW WHEN (NEW.position < OLD.position OR NEW.epoch < OLD.epoch)
+FOR EACH ROW WHEN (NEW.position < OLD.position AND NEW.history <= OLD.history
+                   OR NEW.epoch < OLD.epoch OR NEW.history < OLD.history)
 EXECUTE FUNCTION refuse_lower_cursor()""",
 )
 """A cursor that can go down went unnoticed by every check until a trigger forbade it."""
@@ -347,11 +409,40 @@ def _guard_cursors(_table: Table, conn: Connection, **_: object) -> None:
         conn.execute(text(statement))
 
 
+histories = Table(
+    "histories",
+    metadata,
+    # 0, the first, has no row; an operator begins each other one after a reset of the network.
+    Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("start_position", BigInteger, nullable=False),
+    _moment("began_at"),
+    CheckConstraint("number > 0", name="number_range"),
+)
+
+accepted_gaps = Table(
+    "accepted_gaps",
+    metadata,
+    # What an operator gave up: nothing after the one and up to the other was read.
+    Column("stream", Text, primary_key=True),
+    Column("history", SmallInteger, primary_key=True, autoincrement=False),
+    Column("after_position", BigInteger, primary_key=True, autoincrement=False),
+    Column("upto_position", BigInteger, nullable=False),
+    _moment("accepted_at"),
+    CheckConstraint("upto_position > after_position", name="gap_not_empty"),
+)
+
 quarantine = Table(
     "quarantine",
     metadata,
     Column("stream", Text, primary_key=True),
     Column("operation_id", BigInteger, primary_key=True, autoincrement=False),
+    Column(
+        "history",
+        SmallInteger,
+        primary_key=True,
+        autoincrement=False,
+        server_default=text("0"),
+    ),
     Column("raw", LargeBinary, nullable=False),
     Column("reason", Text, nullable=False),
     _moment("quarantined_at"),

@@ -175,7 +175,7 @@ async def broken(conn: AsyncConnection, since: datetime | None = None) -> set[st
 async def test_lawful_trade_of_every_kind_breaks_nothing(shop: Shop) -> None:
     await trade(shop)
     assert await shop.rows("SELECT DISTINCT outcome FROM credits ORDER BY outcome") == [
-        (outcome,) for outcome in sorted(Outcome)
+        (outcome,) for outcome in sorted(set(Outcome) - {Outcome.RETURNED})
     ]
     assert await shop.rows("SELECT DISTINCT state FROM deliveries ORDER BY state") == [
         ("dead",),

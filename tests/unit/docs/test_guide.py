@@ -163,4 +163,4 @@ def test_the_doctor_looks_at_these_parts() -> None:
 def test_the_ways_of_paying_know_these_outcomes() -> None:
     cells = [row[2] for row in table(GUIDE, "## What can come, and how it shows")]
     named = {name for cell in cells for name in code(cell)}
-    assert named == set(Outcome) - {Outcome.CANCELED}
+    assert named == set(Outcome) - {Outcome.CANCELED, Outcome.RETURNED}
