@@ -17,6 +17,7 @@ from paywatch.service import dispatch, recover
 from paywatch.service.backfill import Backfill, PageSource
 from paywatch.service.checkout import Checkout
 from paywatch.service.dispatch import Dispatcher, Sender
+from paywatch.service.follow import Follower
 from paywatch.service.gauges import Gauges
 from paywatch.service.listen import Listener
 from paywatch.service.recover import Recovery
@@ -95,15 +96,10 @@ class House:
     @property
     def listener(self) -> Listener:
         """The live streams."""
-        return Listener(
-            self.engine,
-            self.settler,
-            self.source,
-            self.clock,
-            self.rng,
-            self.metrics,
-            self.progress,
+        follower = Follower(
+            self.engine, self.settler, self.clock, self.rng, self.metrics, self.progress
         )
+        return Listener(follower, self.source)
 
     def dispatcher(self, sender: Sender) -> Dispatcher:
         """The deliveries, by an open sender."""

@@ -120,7 +120,8 @@ async def test_lesson_13_the_watchdog_is_fed_by_progress_only(
     site: Site, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(_self: Listener, stop: asyncio.Event) -> None:
-        _self.progress.watch("listen:stuck", timedelta(seconds=-1), _self.clock())
+        follower = _self.follower
+        follower.progress.watch("listen:stuck", timedelta(seconds=-1), follower.clock())
         await stop.wait()
 
     monkeypatch.setattr(Listener, "run", hang)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Literal
 from uuid import uuid4
@@ -15,7 +16,9 @@ from structlog.testing import capture_logs
 
 from paywatch.domain.ledger import Memo, Position
 from paywatch.errors import HistoryGap, HorizonError, NetworkReset, WrongNetwork
-from paywatch.service.listen import Listener, Timing
+from paywatch.service.follow import Follower, Stream, Timing
+from paywatch.service.listen import Listener
+from paywatch.store.cursors import live_stream
 from paywatch.telemetry import Progress
 from paywatch.telemetry.metrics import STREAM_STATES
 from support import ACCOUNT, NOW, START, USDC, Shop, address, make_credit
@@ -63,16 +66,16 @@ class Radio:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     def listener(self, timing: Timing = QUICK) -> Listener:
-        return Listener(
+        follower = Follower(
             self.shop.engine,
             replace(self.shop.settler, rng=self.rng),
-            self.streams,
             lambda: NOW,
             self.rng,
             self.shop.metrics,
             self.progress,
             timing,
         )
+        return Listener(follower, self.streams)
 
     @asynccontextmanager
     async def on(self, timing: Timing = QUICK) -> AsyncIterator[asyncio.Task[None]]:
@@ -188,7 +191,7 @@ async def test_the_slower_of_two_stands_by_and_takes_over_when_the_leader_is_gon
     radio: Radio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states: list[str] = []
-    monkeypatch.setattr(Listener, "_state", lambda _self, _account, state: states.append(state))
+    monkeypatch.setattr(Follower, "_state", lambda _self, _account, state: states.append(state))
     await radio.shop.add_session()
     parts = [make_credit(50, ledger=ledger) for ledger in (1001, 1002)]
     leader = Radio(radio.shop)
@@ -203,7 +206,7 @@ async def test_the_slower_of_two_stands_by_and_takes_over_when_the_leader_is_gon
                 await radio.streams.opens(2)
             assert radio.streams.opened[1] == (ACCOUNT, parts[0].operation_id)
             await radio.streams.settled(ACCOUNT, parts[1].operation_id)
-    assert [line["account"] for line in logs if line["event"] == "standing_by"][:1] == [ACCOUNT]
+    assert [line["stream"] for line in logs if line["event"] == "standing_by"][:1] == [ACCOUNT]
     assert "standby" in states
     assert "stopped" not in states, "that would call an operator"
     assert await radio.shop.session() == ("paid", 100)
@@ -227,7 +230,8 @@ async def test_a_standby_waits_until_the_leader_moves_no_more(radio: Radio) -> N
             return True
 
     async with asyncio.timeout(10):
-        await radio.listener()._stand_by(ACCOUNT, Moving())
+        stream = Stream(live_stream(ACCOUNT), ACCOUNT, partial(radio.streams.batches, ACCOUNT))
+        await radio.listener().follower._stand_by(stream, Moving())
     assert looks == 4
 
 
@@ -256,7 +260,7 @@ async def test_lesson_14_a_stream_that_may_not_go_on_stops_alone_says_so_and_is_
             await radio.streams.settled(ACCOUNT, mine.operation_id)
     assert await radio.shop.session(1) == ("paid", 100)
     [first, *_] = [line for line in logs if line["event"] == "stream_stopped"]
-    assert (first["log_level"], first["account"], first["error"]) == ("error", ACCOUNT, str(error))
+    assert (first["log_level"], first["stream"], first["error"]) == ("error", ACCOUNT, str(error))
 
 
 async def test_lesson_6_a_database_that_is_away_for_a_while_loses_nothing(

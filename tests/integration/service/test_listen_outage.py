@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from random import Random
 
 from paywatch.domain.ledger import Batch, Position
+from paywatch.service.follow import Follower
 from paywatch.service.listen import Listener
 from paywatch.telemetry import Progress
 from support import ACCOUNT, NOW, Shop
@@ -32,9 +33,8 @@ class Away:
 
 async def test_an_outage_of_two_hours_does_not_look_like_a_hung_listener(shop: Shop) -> None:
     away, progress, stop = Away(), Progress(), asyncio.Event()
-    listener = Listener(
-        shop.engine, shop.settler, away, away.clock, Random(1), shop.metrics, progress
-    )
+    follower = Follower(shop.engine, shop.settler, away.clock, Random(1), shop.metrics, progress)
+    listener = Listener(follower, away)
     running = asyncio.create_task(listener.run(stop))
     await asyncio.wait_for(away.hours_later.wait(), 10)
     assert away.now - NOW == timedelta(hours=2)

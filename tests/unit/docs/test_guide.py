@@ -16,7 +16,7 @@ from paywatch.config import CONFIG_VARIABLE, Settings, env_name, load
 from paywatch.domain.delivery import JITTER, MAX_RETRY_AFTER, SCHEDULE
 from paywatch.domain.settlement import Outcome
 from paywatch.horizon.timing import Timing as HorizonTiming
-from paywatch.service.listen import Timing as ListenTiming
+from paywatch.service.follow import Timing as ListenTiming
 from paywatch.service.recover import RecoveryReport
 from paywatch.service.recover import Timing as RecoverTiming
 from paywatch.webhooks.sender import Limits

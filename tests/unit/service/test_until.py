@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from paywatch.domain.ledger import Batch
-from paywatch.service.listen import until
+from paywatch.service.follow import until
 from paywatch.service.waiting import unless, wait_for
 from support import batch_of
 

@@ -1,0 +1,169 @@
+"""Follow: one stream, by one leader, from its cursor on; the others stand by."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from paywatch.domain.ledger import Batch, Position
+from paywatch.errors import CursorMoved, HorizonError, NotFound
+from paywatch.service.settle import Order, Settler
+from paywatch.service.waiting import wait_for
+from paywatch.store import cursors
+from paywatch.store.cursors import Cursor
+from paywatch.store.retry import persistently
+from paywatch.telemetry import Metrics, Progress
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a listener waits, in seconds."""
+
+    accounts_s: float = 2.0  # between two looks for new accounts
+    standby_s: float = 45.0  # a leader that moved nothing for so long is gone
+    stopped_s: float = 60.0  # between two tries of a stream that may not go on
+    allowance_s: float = 120.0  # a stream without progress for so long is stuck
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is followed.
+
+    Attributes:
+        name: of its cursor.
+        label: in logs, health and metrics: the account, or `network`.
+        batches: yields what comes after a position, in ledger order, each batch from the last
+            one's end. While nothing can be read, empty batches come: the reader is at work. It
+            survives whatever Horizon does by itself; raises HistoryGap, NetworkReset or
+            WrongNetwork where going on would lose money.
+    """
+
+    name: str
+    label: str
+    batches: Callable[[Position], AsyncGenerator[Batch, None]]
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Follows streams, each call one of them."""
+
+    engine: AsyncEngine
+    settler: Settler
+    clock: Callable[[], datetime]
+    rng: Random
+    metrics: Metrics
+    progress: Progress
+    timing: Timing = Timing()
+
+    async def keep_following(self, stream: Stream, stop: asyncio.Event) -> None:
+        """Follow one stream; stand by while another instance does."""
+        name = f"listen:{stream.label}"
+        self.progress.watch(name, timedelta(seconds=self.timing.allowance_s), self.clock())
+        while not stop.is_set():
+            try:
+                await self.follow(stream, stop)
+            except CursorMoved as moved:
+                log.warning("standing_by", stream=stream.label, why=str(moved))
+                self._state(stream, "standby")
+                await self._stand_by(stream, stop)
+            except HorizonError as error:
+                # Going on would lose money, and so would forgetting: say it, and look again.
+                log.error("stream_stopped", stream=stream.label, error=str(error))  # noqa: TRY400 # no bug of ours to trace
+                self._state(stream, "stopped")
+                await wait_for(stop, self.timing.stopped_s)
+                self._beat(stream)
+        self.progress.forget(name)
+
+    async def follow(self, stream: Stream, stop: asyncio.Event) -> None:
+        """Take the stream over and settle its batches until `stop` is set.
+
+        A batch that was begun is finished before it returns.
+
+        Raises:
+            CursorMoved: another instance took the stream over.
+            HistoryGap, NetworkReset, WrongNetwork: the stream may not go on.
+        """
+        claim = await self._claim(stream)
+        self._state(stream, "catching_up")
+        async with aclosing(until(stop, stream.batches(claim.position))) as batches:
+            async for batch in batches:
+                order = Order(batch, by=claim.stream, claim=claim)
+                await self.settler.settle(order, lambda: self._beat(stream))
+                self._moved(stream, batch)
+
+    async def _claim(self, stream: Stream) -> Cursor:
+        async def take() -> Cursor | None:
+            async with self.engine.begin() as conn:
+                return await cursors.claim(conn, stream.name, self.clock())
+
+        claim = await self._persistently(stream, take)
+        if claim is None:
+            raise NotFound(f"there is no cursor of the stream {stream.name}")
+        return claim
+
+    async def _stand_by(self, stream: Stream, stop: asyncio.Event) -> None:
+        """Return when the leader has moved nothing for a while, or at `stop`."""
+
+        async def read() -> Cursor | None:
+            async with self.engine.begin() as conn:
+                return await cursors.read(conn, stream.name)
+
+        before = await self._persistently(stream, read)
+        while not stop.is_set():
+            await wait_for(stop, self.timing.standby_s)
+            self._beat(stream)
+            now_at = await self._persistently(stream, read)
+            if now_at == before:
+                return
+            before = now_at
+
+    async def _persistently(
+        self, stream: Stream, run: Callable[[], Awaitable[Cursor | None]]
+    ) -> Cursor | None:
+        """Run a transaction; a listener that waits for the database has not hung."""
+        return await persistently(run, rng=self.rng, on_retry=lambda _: self._beat(stream))
+
+    def _beat(self, stream: Stream) -> None:
+        self.progress.beat(f"listen:{stream.label}", self.clock())
+
+    def _moved(self, stream: Stream, batch: Batch) -> None:
+        self._beat(stream)
+        self._state(stream, "retrying" if batch.says_nothing else "live")
+        self.metrics.position_ledger.labels(stream=stream.label).set(batch.upto.ledger)
+        if batch.closed_at is not None:
+            lag = (self.clock() - batch.closed_at).total_seconds()
+            self.metrics.clock_lag_seconds.labels(stream=stream.label).set(lag)
+
+    def _state(self, stream: Stream, state: str) -> None:
+        self.metrics.stream_state.labels(stream=stream.label).state(state)
+
+
+async def until(
+    stop: asyncio.Event, batches: AsyncGenerator[Batch, None]
+) -> AsyncGenerator[Batch, None]:
+    """Yield from `batches` until `stop` is set: then the wait for the next one is cut off."""
+    stopping = asyncio.ensure_future(stop.wait())
+    tasks: list[asyncio.Future[Any]] = [stopping]
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(batches))
+            tasks[1:] = [coming]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                return
+            yield coming.result()
+    except StopAsyncIteration:
+        return
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await batches.aclose()
