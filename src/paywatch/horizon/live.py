@@ -19,7 +19,6 @@ what the stream did not bring, and moves the position. The consequences:
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -27,6 +26,7 @@ from typing import Any, Final, Protocol
 from paywatch.domain.ledger import Batch, Position
 from paywatch.errors import HorizonUnavailable
 from paywatch.horizon.arrivals import Arrivals
+from paywatch.horizon.claims import Claims
 from paywatch.horizon.pages import Page, place
 from paywatch.horizon.reconnects import Reconnects
 from paywatch.horizon.records import parse_record
@@ -51,8 +51,7 @@ class AccountStream:
         self._account = account
         self._timing = timing
         self._reconnects = reconnects
-        self._confirmed = after  # by pages
-        self._claims: deque[tuple[float, Position]] = deque()  # tips that empty pages claimed
+        self._claims = Claims(after, timing.overlap_s)
         self._early: set[Position] = set()  # handed out, but not confirmed yet
         self._streamed = after  # the last position on the connection
         self._arrivals: Arrivals | None = None
@@ -79,6 +78,11 @@ class AccountStream:
         finally:
             await self._disconnect()
 
+    @property
+    def _confirmed(self) -> Position:
+        """The position that pages have moved to."""
+        return self._claims.position
+
     async def _next(self) -> Batch | None:
         clock = asyncio.get_running_loop().time
         if self._arrivals is None or clock() >= self._reconcile_at:
@@ -93,8 +97,7 @@ class AccountStream:
         page = await self._source.read_page(self._account, self._confirmed)
         self._require_all_early(page)
         batch = page.batch({self._account}, known=self._early)
-        batch = replace(batch, upto=self._believed(page))
-        self._confirmed = batch.upto
+        batch = replace(batch, upto=self._claims.believe(page))
         self._early = {position for position in self._early if position > page.upto}
         if self._arrivals is not None or page.records:
             self._reconnects.succeeded()
@@ -104,23 +107,6 @@ class AccountStream:
                 self._streamed = self._confirmed
                 self._arrivals = self._source.connect(self._account, self._confirmed)
         return batch
-
-    def _believed(self, page: Page) -> Position:
-        """Say how far a page moves the position.
-
-        To its last record. An empty one claims the tip, but behind a load balancer it may come from
-        an instance that lags behind the one that told the tip. So it moves the position only to a
-        tip that was claimed `overlap_s` ago: what that instance lacked then, it would show by now.
-        """
-        if page.records:
-            self._claims.clear()
-            return page.upto
-        now = asyncio.get_running_loop().time()
-        self._claims.append((now, page.upto))
-        believed = self._confirmed
-        while self._claims and self._claims[0][0] <= now - self._timing.overlap_s:
-            believed = max(believed, self._claims.popleft()[1])
-        return believed
 
     def _require_all_early(self, page: Page) -> None:
         """Refuse a page that does not know what the stream has shown: an instance that lags.

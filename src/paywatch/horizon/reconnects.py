@@ -20,13 +20,13 @@ class Reconnects:
 
     def __init__(
         self,
-        account: str,
+        stream: str,
         timing: Timing,
         rng: random.Random,
         on_reconnect: Callable[[str], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._account = account
+        self._stream = stream
         self._timing = timing
         self._backoff = Backoff(timing, rng)
         self._on_reconnect = on_reconnect
@@ -53,7 +53,7 @@ class Reconnects:
         log = _log.debug if error.reason in {CLOSED, NOT_FOUND} else _log.warning
         log(
             "horizon_reconnect",
-            account=self._account,
+            stream=self._stream,
             reason=error.reason,
             error=str(error),
             wait_s=round(wait_s, 3),

@@ -21,6 +21,7 @@ from paywatch.horizon.arrivals import Arrivals
 from paywatch.horizon.documents import PAGE_LIMIT, Root, is_untouched_since, read_records
 from paywatch.horizon.fields import read_time
 from paywatch.horizon.live import AccountStream
+from paywatch.horizon.network import NetworkStream
 from paywatch.horizon.pages import Page, read_placed
 from paywatch.horizon.reconnects import Reconnects
 from paywatch.horizon.timing import Timing
@@ -212,6 +213,13 @@ class HorizonSource:
         """Read an account's payments from a position on, for ever; see `AccountStream`."""
         reconnects = Reconnects(account, self._timing, self._rng, self._on_reconnect, self._sleep)
         return AccountStream(self, account, after, self._timing, reconnects).batches()
+
+    def network_batches(
+        self, watched: Callable[[], Container[str]], after: Position
+    ) -> AsyncGenerator[Batch, None]:
+        """Read everybody's payments from a position on, for ever; see `NetworkStream`."""
+        reconnects = Reconnects("network", self._timing, self._rng, self._on_reconnect, self._sleep)
+        return NetworkStream(self, watched, after, self._timing, reconnects).batches()
 
     async def position_at(self, moment: datetime) -> Position:
         """Find where to begin to read all that was closed at `moment` or later.

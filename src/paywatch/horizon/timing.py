@@ -15,6 +15,7 @@ class Timing:
         silence_s: between two events of a stream. Horizon has no heartbeat: silence up to its own
             time limit of 55 s is normal.
         reconcile_s: the longest time that a stream goes on unconfirmed by a page.
+        poll_s: between two looks at the whole network, once its end was reached.
         overlap_s: how long an empty page must have been one, page after page, before the position
             moves; an instance that lags by more than that can hide a payment.
         root_age_s: how old a root document may be; an old tip is safe, it only claims less.
@@ -29,6 +30,7 @@ class Timing:
     first_event_s: float = 20.0
     silence_s: float = 70.0
     reconcile_s: float = 15.0
+    poll_s: float = 4.0
     overlap_s: float = 60.0
     root_age_s: float = 4.0
     backoff_base_s: float = 1.0

@@ -211,17 +211,6 @@ async def test_a_quiet_account_is_read_up_to_a_tip_that_has_been_claimed_for_lon
     assert {batch.closed_at for batch in found} == {CLOSED_AT}, "no deadline waits for it"
 
 
-async def test_what_empty_pages_claimed_is_void_once_a_record_shows_that_they_lacked_it() -> None:
-    reconnects = Reconnects(SHOP, QUIET, random.Random(1), lambda _: None, asyncio.sleep)
-    timing = replace(QUIET, overlap_s=3600.0)
-    stream = AccountStream(Horizon(), SHOP, START, timing, reconnects)
-    root = Root("net", 12, CLOSED_AT, 1)
-    assert stream._believed(Page.of([], START, root)) == START
-    assert stream._claims, "of ledger 12"
-    assert stream._believed(Page.of([op(11)], START, root)) == Position(op(11)["id"])
-    assert not stream._claims
-
-
 async def test_an_early_record_is_not_repeated_by_the_next_connection() -> None:
     """The page lags without contradiction: its tip is before what the stream has shown."""
     horizon = Horizon([op(12), CUT], [op(12), op(13)])
