@@ -98,9 +98,13 @@ def _words_on_held_credits() -> None:
         ("returned_by_tx_length", "octet_length(returned_by_tx) = 32"),
     ):
         op.create_check_constraint(op.f(f"ck_credits_{name}"), "credits", condition)
-    op.create_index(
-        "ix_credits_held", "credits", ["account", "operation_id"], postgresql_where=sa.text(_HELD)
-    )
+    for name, condition in (("held", _HELD), ("resolved", _RESOLVED)):
+        op.create_index(
+            f"ix_credits_{name}",
+            "credits",
+            ["account", "operation_id"],
+            postgresql_where=sa.text(condition),
+        )
     op.create_index(
         "ix_credits_returned_by_tx",
         "credits",
@@ -141,6 +145,7 @@ def downgrade() -> None:
         op.drop_column("events", column)
 
     op.drop_index("ix_credits_returned_by_tx", "credits")
+    op.drop_index("ix_credits_resolved", "credits")
     op.drop_index("ix_credits_held", "credits")
     for column in ("held_as", "resolved_at", "returned_by_tx"):
         op.drop_column("credits", column)

@@ -282,6 +282,13 @@ credits = Table(  # noqa: A001 # the field's word; nothing here needs the builti
         "operation_id",
         postgresql_where=text("outcome NOT IN ('applied', 'returned')"),
     ),
+    # Those that a word has resolved.
+    Index(
+        "ix_credits_resolved",
+        "account",
+        "operation_id",
+        postgresql_where=text("held_as IS NOT NULL"),
+    ),
     Index(
         "ix_credits_returned_by_tx",
         "returned_by_tx",
