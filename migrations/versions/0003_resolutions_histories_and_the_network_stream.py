@@ -27,6 +27,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name=op.f("pk_histories")),
     )
     op.create_table(
+        "landmarks",
+        sa.Column("history", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("ledger", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("ledger > 1", name=op.f("ck_landmarks_ledger_range")),
+        sa.CheckConstraint("octet_length(hash) = 32", name=op.f("ck_landmarks_hash_length")),
+        sa.PrimaryKeyConstraint("history", name=op.f("pk_landmarks")),
+    )
+    op.create_table(
         "accepted_gaps",
         sa.Column("stream", sa.Text(), nullable=False),
         sa.Column("history", sa.SmallInteger(), autoincrement=False, nullable=False),
@@ -57,10 +67,16 @@ def upgrade() -> None:
 
 
 def _histories_of_positions() -> None:
-    for table in ("cursors", "credits", "quarantine"):
+    for table, column in (
+        ("cursors", "history"),
+        ("credits", "history"),
+        ("payments", "history"),
+        ("quarantine", "history"),
+        ("checkout_sessions", "opened_history"),
+    ):
         op.add_column(
             table,
-            sa.Column("history", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+            sa.Column(column, sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
         )
     op.alter_column("cursors", "account", nullable=True)
     op.execute("DROP TRIGGER refuse_lower_cursor ON cursors")
@@ -76,6 +92,16 @@ def _histories_of_positions() -> None:
     ):
         op.drop_constraint(op.f(f"pk_{table}"), table)
         op.create_primary_key(op.f(f"pk_{table}"), table, key)
+    op.drop_constraint(op.f("fk_credits_payment_tx_hash"), "credits")
+    op.drop_constraint(op.f("pk_payments"), "payments")
+    op.create_primary_key(op.f("pk_payments"), "payments", ["tx_hash", "history"])
+    op.create_foreign_key(
+        op.f("fk_credits_payment_tx_hash_history"),
+        "credits",
+        "payments",
+        ["payment_tx_hash", "history"],
+        ["tx_hash", "history"],
+    )
 
 
 def _words_on_held_credits() -> None:
@@ -152,21 +178,32 @@ def downgrade() -> None:
     _outcomes("'applied', 'unmatched', 'duplicate', 'late', 'wrong_asset', 'canceled'")
     _session_if_matched("(outcome = 'unmatched') = (session_id IS NULL)")
 
+    op.drop_constraint(op.f("fk_credits_payment_tx_hash_history"), "credits")
     for table, key in (
+        ("payments", ["tx_hash"]),
         ("credits", ["operation_id", "change_index"]),
         ("quarantine", ["stream", "operation_id"]),
     ):
         op.drop_constraint(op.f(f"pk_{table}"), table)
         op.create_primary_key(op.f(f"pk_{table}"), table, key)
+    op.create_foreign_key(
+        op.f("fk_credits_payment_tx_hash"),
+        "credits",
+        "payments",
+        ["payment_tx_hash"],
+        ["tx_hash"],
+    )
     op.execute("DROP TRIGGER refuse_lower_cursor ON cursors")
     op.execute(_LOWER_CURSOR.format("NEW.position < OLD.position OR NEW.epoch < OLD.epoch"))
     op.alter_column("cursors", "account", nullable=False)
-    for table in ("cursors", "credits", "quarantine"):
+    for table in ("cursors", "credits", "payments", "quarantine"):
         op.drop_column(table, "history")
+    op.drop_column("checkout_sessions", "opened_history")
 
     op.drop_column("checkout_sessions", "announced_until")
     op.drop_column("accounts", "followed_by")
     op.drop_table("accepted_gaps")
+    op.drop_table("landmarks")
     op.drop_table("histories")
 
 

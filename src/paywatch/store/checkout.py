@@ -36,14 +36,15 @@ SELECT {SESSION_COLUMNS} FROM checkout_sessions s
 _CREDITS = text(
     """
 SELECT operation_id, change_index, asset, amount, tx_hash, payer, closed_at, outcome
-  FROM credits WHERE session_id = :id ORDER BY operation_id, change_index"""
+  FROM credits WHERE session_id = :id ORDER BY history, operation_id, change_index"""
 )
 
 _PAYMENTS = text(
     """
 SELECT p.tx_hash, p.inner_tx_hash, p.ledger, p.closed_at, p.payer, sum(c.amount)::bigint AS amount
-  FROM credits c JOIN payments p ON p.tx_hash = c.payment_tx_hash
- WHERE c.session_id = :id GROUP BY p.tx_hash ORDER BY min(c.operation_id)"""
+  FROM credits c JOIN payments p ON p.tx_hash = c.payment_tx_hash AND p.history = c.history
+ WHERE c.session_id = :id GROUP BY p.tx_hash, p.history
+ ORDER BY p.history, min(c.operation_id)"""
 )
 
 _EVENTS = text(

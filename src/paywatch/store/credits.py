@@ -30,13 +30,14 @@ SELECT c.operation_id, c.change_index
 # Two sessions paid by one transaction, or a second operation of it in a later batch, share the
 # row. A concurrent writer of the same hash is a serialization failure and is tried again.
 _INSERT_PAYMENTS = text(
-    """
+    f"""
 INSERT INTO payments
-       (tx_hash, inner_tx_hash, ledger, closed_at, payer, memo_type, memo, recorded_at)
-SELECT r.*, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
+       (tx_hash, inner_tx_hash, ledger, closed_at, payer, memo_type, memo, recorded_at, history)
+SELECT r.*, CAST(:now AS timestamptz), {HISTORY_SQL}
+  FROM json_to_recordset(CAST(:rows AS json)) AS r(
        tx_hash bytea, inner_tx_hash bytea, ledger bigint, closed_at timestamptz, payer text,
        memo_type text, memo bytea)
-ON CONFLICT (tx_hash) DO NOTHING"""
+ON CONFLICT (tx_hash, history) DO NOTHING"""
 )
 
 # A row that another transaction has written since our snapshot is no conflict to pass over but a

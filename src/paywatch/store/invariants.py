@@ -76,14 +76,15 @@ SELECT format('%s:%s', c.operation_id, c.change_index),
         OR c.outcome = 'canceled' AND s.status <> 'canceled')""",
     "a_payment_is_that_of_its_credits": """
 SELECT format('%s:%s', c.operation_id, c.change_index), 'its payment differs from it'
-  FROM credits c JOIN payments p ON p.tx_hash = c.payment_tx_hash
+  FROM credits c JOIN payments p ON p.tx_hash = c.payment_tx_hash AND p.history = c.history
  WHERE c.recorded_at >= :since
    AND (p.ledger, p.closed_at, p.inner_tx_hash, p.memo_type, p.memo) IS DISTINCT FROM
        (c.operation_id >> 32, c.closed_at, c.inner_tx_hash, c.memo_type, c.memo)""",
     "a_payment_has_an_applied_credit": """
 SELECT encode(p.tx_hash, 'hex'), 'no applied credit' FROM payments p
  WHERE p.recorded_at >= :since
-   AND NOT EXISTS (SELECT FROM credits c WHERE c.payment_tx_hash = p.tx_hash)""",
+   AND NOT EXISTS (SELECT FROM credits c
+                    WHERE c.payment_tx_hash = p.tx_hash AND c.history = p.history)""",
     "one_paid_event_per_paid_session": """
 SELECT s.id, format('is %s, paid events: %s', s.status, count(e.id))
   FROM checkout_sessions s

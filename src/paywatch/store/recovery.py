@@ -64,7 +64,7 @@ _APPLIED = text(
     """
 SELECT c.* FROM credits c
  WHERE c.session_id = ANY(:ids) AND c.outcome = 'applied'
- ORDER BY c.operation_id, c.change_index"""
+ ORDER BY c.history, c.operation_id, c.change_index"""
 )
 
 # Guarded by the status and by the age: a session that was paid, or announced anew, since it was

@@ -133,8 +133,10 @@ checkout_sessions = Table(
     _moment("expires_at"),
     _moment("created_at"),
     _moment("updated_at"),
-    # The stream's position when the session was made: no credit for it can lie before.
+    # The stream's position when the session was made: no credit for it can lie before, in that
+    # history of the network; in a later one, everything lies behind it.
     Column("opened_position", BigInteger, nullable=False),
+    Column("opened_history", SmallInteger, nullable=False, server_default=text("0")),
     # The terms, fixed when the session was opened: what pays it, and until when.
     Column("least_amount", BigInteger, nullable=False),
     _moment("accept_until"),
@@ -193,8 +195,16 @@ checkout_sessions = Table(
 payments = Table(
     "payments",
     metadata,
-    # One row per transaction, by the promise that its hash is the key.
+    # One row per transaction, by the promise that its hash is the key. After a reset of a test
+    # network the very same envelope can be valid again.
     Column("tx_hash", LargeBinary, primary_key=True),
+    Column(
+        "history",
+        SmallInteger,
+        primary_key=True,
+        autoincrement=False,
+        server_default=text("0"),
+    ),
     Column("inner_tx_hash", LargeBinary),
     Column("ledger", BigInteger, nullable=False),
     _moment("closed_at"),
@@ -240,7 +250,6 @@ credits = Table(  # noqa: A001 # the field's word; nothing here needs the builti
         "payment_tx_hash",
         LargeBinary,
         Computed("CASE WHEN outcome = 'applied' THEN tx_hash END", persisted=True),
-        ForeignKey("payments.tx_hash"),
         index=True,
     ),
     # What the merchant's word made of a held credit, and what it was before.
@@ -248,6 +257,7 @@ credits = Table(  # noqa: A001 # the field's word; nothing here needs the builti
     _moment("resolved_at", nullable=True),
     Column("returned_by_tx", LargeBinary),  # the hash of the refund
     _moment("recorded_at"),
+    ForeignKeyConstraint(["payment_tx_hash", "history"], ["payments.tx_hash", "payments.history"]),
     CheckConstraint("amount > 0", name="amount_positive"),
     CheckConstraint("change_index >= 0", name="change_index_range"),
     CheckConstraint("octet_length(tx_hash) = 32", name="tx_hash_length"),
@@ -424,6 +434,19 @@ histories = Table(
     Column("start_position", BigInteger, nullable=False),
     _moment("began_at"),
     CheckConstraint("number > 0", name="number_range"),
+)
+
+landmarks = Table(
+    "landmarks",
+    metadata,
+    # A ledger that was seen in a history, and its hash: another hash there is another history.
+    Column("history", SmallInteger, primary_key=True, autoincrement=False),
+    Column("ledger", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    _moment("seen_at"),
+    # The first ledger is the same in every history: it follows from the network's name.
+    CheckConstraint("ledger > 1", name="ledger_range"),
+    CheckConstraint("octet_length(hash) = 32", name="hash_length"),
 )
 
 accepted_gaps = Table(
