@@ -61,6 +61,11 @@ def upgrade() -> None:
         "checkout_sessions",
         sa.Column("announced_until", sa.DateTime(timezone=True), nullable=True),
     )
+    _processing(
+        "says_what_and_since",
+        "num_nulls(announced_tx_hash, announced_at) = 0",
+        instead_of="says_since",
+    )
     _histories_of_positions()
     _words_on_held_credits()
     _events_of_credits()
@@ -200,6 +205,7 @@ def downgrade() -> None:
         op.drop_column(table, "history")
     op.drop_column("checkout_sessions", "opened_history")
 
+    _processing("says_since", "announced_at IS NOT NULL", instead_of="says_what_and_since")
     op.drop_column("checkout_sessions", "announced_until")
     op.drop_column("accounts", "followed_by")
     op.drop_table("accepted_gaps")
@@ -217,3 +223,11 @@ def _session_if_matched(condition: str) -> None:
     name = op.f("ck_credits_session_if_matched")
     op.drop_constraint(name, "credits")
     op.create_check_constraint(name, "credits", condition)
+
+
+def _processing(name: str, condition: str, *, instead_of: str) -> None:
+    prefix = "ck_checkout_sessions_processing_"
+    op.drop_constraint(op.f(f"{prefix}{instead_of}"), "checkout_sessions")
+    op.create_check_constraint(
+        op.f(f"{prefix}{name}"), "checkout_sessions", f"status <> 'processing' OR {condition}"
+    )

@@ -173,7 +173,8 @@ checkout_sessions = Table(
     ),
     CheckConstraint("octet_length(announced_tx_hash) = 32", name="announced_tx_hash_length"),
     CheckConstraint(
-        "status <> 'processing' OR announced_at IS NOT NULL", name="processing_says_since"
+        "status <> 'processing' OR num_nulls(announced_tx_hash, announced_at) = 0",
+        name="processing_says_what_and_since",
     ),
     CheckConstraint("length(reference) <= 200", name="reference_length"),
     # Expiry and recovery read only what is open.

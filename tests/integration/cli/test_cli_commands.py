@@ -254,7 +254,7 @@ async def test_recover_finds_an_announced_payment(site: Site) -> None:
     await site.pay(site.payment(session))
     await query(
         site,
-        "UPDATE checkout_sessions SET status = 'processing',"
+        "UPDATE checkout_sessions SET status = 'processing', announced_tx_hash = sha256('x'),"
         " announced_at = now() - interval '1 hour'",
     )
     report = await answer(site.environ, "recover")

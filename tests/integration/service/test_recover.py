@@ -66,7 +66,8 @@ class Care:
         """A payer named a transaction that paywatch has not seen."""
         await self.shop.execute(
             "WITH announced AS (UPDATE checkout_sessions SET status = 'processing',"
-            " announced_at = :at WHERE muxed_id = ANY(:numbers) RETURNING id)"
+            " announced_tx_hash = sha256(memo), announced_at = :at"
+            " WHERE muxed_id = ANY(:numbers) RETURNING id)"
             " INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_at)"
             " SELECT id, 'pending', 'processing', 'announced', 'payer', :at FROM announced",
             numbers=list(numbers),
@@ -437,7 +438,7 @@ async def test_a_session_with_enough_credits_is_marked_paid_with_its_event(
     await care.shop.execute("DELETE FROM session_transitions")
     await care.shop.execute(
         "UPDATE checkout_sessions SET status = :status, paid_at = NULL, paid_how = NULL,"
-        " received = 0, announced_at = :now",
+        " received = 0, announced_tx_hash = sha256('x'), announced_at = :now",
         status=status,
         now=NOW,
     )

@@ -26,8 +26,18 @@ REFUSED = [
     ("ck_checkout_sessions_status_known", "UPDATE checkout_sessions SET status = 'open'"),
     ("ck_checkout_sessions_memo_length", "UPDATE checkout_sessions SET memo_type = 'hash'"),
     (
-        "ck_checkout_sessions_processing_says_since",
-        "UPDATE checkout_sessions SET status = 'processing' WHERE status = 'pending'",
+        "ck_checkout_sessions_processing_says_what_and_since",
+        (
+            "UPDATE checkout_sessions SET status = 'processing', announced_at = created_at"
+            " WHERE status = 'pending'"
+        ),
+    ),
+    (
+        "ck_checkout_sessions_processing_says_what_and_since",
+        (
+            "UPDATE checkout_sessions SET status = 'processing', announced_tx_hash = sha256('x')"
+            " WHERE status = 'pending'"
+        ),
     ),
     ("pk_credits", "UPDATE credits SET operation_id = 1"),
     ("ck_credits_amount_positive", "UPDATE credits SET amount = 0"),

@@ -34,7 +34,8 @@ PLANTS: Final = {
     "paid_says_truly_how": ["UPDATE checkout_sessions SET paid_how = 'over' WHERE muxed_id = 1"],
     "a_status_is_the_end_of_its_log": [
         (
-            "UPDATE checkout_sessions SET status = 'processing', announced_at = now()"
+            "UPDATE checkout_sessions SET status = 'processing', announced_at = now(),"
+            " announced_tx_hash = sha256('x')"
             " WHERE muxed_id = 5"
         ),
         f"DELETE FROM session_transitions WHERE session_id = ({_OF} 2)",

@@ -39,6 +39,7 @@ async def everything_to_do(shop: Shop) -> None:
     for id_ in IDS:  # one by one, so that they lie in this order again
         await shop.execute(
             "UPDATE checkout_sessions SET status = 'processing', announced_at = :at,"
+            " announced_tx_hash = sha256('x'),"
             " paid_at = NULL, paid_how = NULL WHERE id = :id",
             at=BEFORE - timedelta(seconds=1),
             id=id_,

@@ -87,11 +87,12 @@ SELECT event_id, endpoint_id, 1, due_at, 5, 200, '' FROM deliveries WHERE state 
 INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_at)
 SELECT id, 'pending', 'paid', 'credited_in_full', 'live', done_at FROM made;
 INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_id, asset, amount,
-       status, announced_at, expires_at, created_at, updated_at, opened_position, least_amount,
-       accept_until, text_for_id)
+       status, announced_at, announced_tx_hash, expires_at, created_at, updated_at,
+       opened_position, least_amount, accept_until, text_for_id)
 SELECT gen_random_uuid(), :merchant, :account, 'id', int8send(n), n, 'native', 100,
        CASE WHEN n % 200 = 0 THEN 'processing' ELSE 'pending' END,
        CASE WHEN n % 200 = 0 THEN CAST(:now AS timestamptz) - interval '20 minutes' END,
+       sha256(int8send(n)),
        CAST(:now AS timestamptz) + (n - {OLD + DUE}) * interval '1 second' - interval '1 s',
        CAST(:now AS timestamptz) - interval '1 day', CAST(:now AS timestamptz) - interval '1 day',
        0, 100, CAST(:now AS timestamptz) + interval '30 days', true
