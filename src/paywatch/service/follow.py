@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from paywatch.domain.ledger import Batch, Position
 from paywatch.errors import CursorMoved, HorizonError, NotFound
 from paywatch.service.settle import Order, Settler
+from paywatch.service.streams import Streams
 from paywatch.service.waiting import wait_for
 from paywatch.store import cursors
 from paywatch.store.cursors import Cursor
@@ -62,6 +63,7 @@ class Follower:
     metrics: Metrics
     progress: Progress
     timing: Timing = Timing()
+    streams: Streams = field(default_factory=Streams)
 
     async def keep_following(self, stream: Stream, stop: asyncio.Event) -> None:
         """Follow one stream; stand by while another instance does."""
@@ -69,7 +71,8 @@ class Follower:
         self.progress.watch(name, timedelta(seconds=self.timing.allowance_s), self.clock())
         while not stop.is_set():
             try:
-                await self.follow(stream, stop)
+                await self.streams.run(stream.label, self.follow(stream, stop))
+                self._beat(stream)  # the watchdog may have cut off what hung
             except CursorMoved as moved:
                 log.warning("standing_by", stream=stream.label, why=str(moved))
                 self._state(stream, "standby")
@@ -96,7 +99,7 @@ class Follower:
         async with aclosing(until(stop, stream.batches(claim.position))) as batches:
             async for batch in batches:
                 order = Order(batch, by=claim.stream, claim=claim)
-                await self.settler.settle(order, lambda: self._beat(stream))
+                await self.settler.settle(order, lambda: self._retrying(stream))
                 self._moved(stream, batch)
 
     async def _claim(self, stream: Stream) -> Cursor:
@@ -134,6 +137,10 @@ class Follower:
     def _beat(self, stream: Stream) -> None:
         self.progress.beat(f"listen:{stream.label}", self.clock())
 
+    def _retrying(self, stream: Stream) -> None:
+        self._beat(stream)
+        self._state(stream, "retrying")
+
     def _moved(self, stream: Stream, batch: Batch) -> None:
         self._beat(stream)
         self._state(stream, "retrying" if batch.says_nothing else "live")
@@ -143,7 +150,8 @@ class Follower:
             self.metrics.clock_lag_seconds.labels(stream=stream.label).set(lag)
 
     def _state(self, stream: Stream, state: str) -> None:
-        self.metrics.stream_state.labels(stream=stream.label).state(state)
+        shown = self.streams.say(stream.label, state)
+        self.metrics.stream_state.labels(stream=stream.label).state(shown)
 
 
 async def until(

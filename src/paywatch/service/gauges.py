@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from paywatch.domain.checkout import SessionStatus
 from paywatch.errors import HorizonError
 from paywatch.service.waiting import wait_for
+from paywatch.service.watchdog import Watchdog
 from paywatch.store import cursors, gauges, outbox
 from paywatch.store.cursors import Cursor
 from paywatch.store.outbox import Depth
@@ -57,6 +58,7 @@ class Gauges:
         upstream: asked where Horizon stands; None where no role needs Horizon.
         interval_s: seconds between two looks.
         count_all_s: seconds between two counts of the sessions that are over, if they are many.
+        watchdog: shown the streams and the tip whenever both could be read.
         tip_closed_at: when Horizon's latest ledger closed; None if it did not answer.
         lags: by account, how far the live stream is behind Horizon; None if nothing is known yet.
     """
@@ -65,6 +67,7 @@ class Gauges:
     upstream: RootSource | None
     metrics: Metrics
     clock: Callable[[], datetime]
+    watchdog: Watchdog | None = None
     interval_s: float = 10.0
     count_all_s: float = 300.0
     tip_closed_at: datetime | None = field(default=None, init=False)
@@ -72,7 +75,7 @@ class Gauges:
     _count_all_at: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every `interval_s` until `stop` is set."""
+        """Look every `interval_s` until `stop` is set; raises what the watchdog raises."""
         while not stop.is_set():
             await self.run_once()
             await wait_for(stop, self.interval_s)
@@ -92,7 +95,10 @@ class Gauges:
             return
         self._show_sessions(sessions)
         self._show_outbox(depth)
-        self._show_streams([cursor for cursor in streams if cursor.end_position is None], root)
+        live = [cursor for cursor in streams if cursor.end_position is None]
+        self._show_streams(live, root)
+        if self.watchdog is not None and root is not None:
+            self.watchdog.look(live, root)
 
     async def _count_sessions(self, conn: AsyncConnection) -> dict[SessionStatus, int]:
         """Count what is open at each look; what is over only seldom, once it is a lot."""

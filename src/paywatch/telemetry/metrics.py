@@ -21,7 +21,15 @@ from prometheus_client import (
 from paywatch.domain.checkout import SessionStatus
 from paywatch.domain.settlement import Outcome
 
-STREAM_STATES = ("catching_up", "live", "retrying", "standby", "stopped")
+STREAM_STATES = (
+    "catching_up",  # claimed, nothing read yet
+    "live",
+    "behind",
+    "retrying",
+    "stalled",
+    "standby",
+    "stopped",
+)
 ATTEMPT_RESULTS = ("delivered", "retry", "dead", "gone")
 REPAIRS = (
     "processing",
@@ -145,6 +153,9 @@ class Metrics:
             "horizon_requests", "Requests to Horizon by status code, or why there was none.", "code"
         )
         self.reconnects = self._counter("reconnects", "Streams opened again.", "reason")
+        self.rebuilds = self._counter(
+            "stream_rebuilds", "Streams that stalled and were begun anew.", "stream"
+        )
         self.stream_state = Enum(
             "paywatch_stream_state",
             "What a stream is doing.",

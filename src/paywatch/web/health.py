@@ -10,11 +10,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 # A ledger closes every 4 to 6 s, and Horizon looks for a new one every 5 s.
 BEHIND_AFTER = timedelta(seconds=60)
 CHECK_TIMEOUT_S = 2.0
+
+_NEEDS_SOMEBODY: Final = {
+    "stopped": "may not go on without losing money, and need an operator's word: see"
+    " `stream_stopped` in the log and `paywatch doctor`",
+    "stalled": "stand still while Horizon goes on; they are begun anew by themselves, and if that"
+    " does not help, the process: see `stream_rebuilt` in the log",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +109,21 @@ def judge_upstream(tip_closed_at: datetime | None, now: datetime) -> Finding:
     )
 
 
-def judge_listen(lags: Mapping[str, timedelta | None]) -> Finding:
+def judge_listen(
+    lags: Mapping[str, timedelta | None], states: Mapping[str, str] | None = None
+) -> Finding:
     """Our streams against Horizon's latest ledger.
 
     Args:
         lags: by stream, how much later Horizon's latest ledger closed than the one that is
             read and committed; None if nothing is known yet.
+        states: by stream of this process, the state as `paywatch_stream_state` has it.
     """
+    states = states or {}
+    for state, remedy in _NEEDS_SOMEBODY.items():
+        if found := sorted(stream for stream in states if states[stream] == state):
+            message = f"{len(found)} of {len(states)} streams {remedy}; the first is {found[0]}"
+            return Finding(ready=False, state=state, message=message)
     unknown = sorted(stream for stream, lag in lags.items() if lag is None)
     behind = {stream: lag for stream, lag in lags.items() if lag and lag > BEHIND_AFTER}
     if behind:
@@ -128,6 +143,9 @@ def judge_listen(lags: Mapping[str, timedelta | None]) -> Finding:
             f"{unknown[0]} among them; wait, look for reconnects in the log, or fund the account "
             "if it is not on the ledger",
         )
+    if states and all(state == "standby" for state in states.values()):
+        message = f"{len(states)} streams are led by another process; this one stands by"
+        return Finding(ready=True, state="standby", message=message)
     return Finding(ready=True, state="ok", message=f"{len(lags)} streams are up to date")
 
 

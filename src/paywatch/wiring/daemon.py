@@ -14,7 +14,9 @@ import structlog
 
 from paywatch.config import Settings
 from paywatch.errors import CursorMoved, HorizonError, HorizonUnavailable, PaywatchError
+from paywatch.service.gauges import Gauges
 from paywatch.service.waiting import unless, wait_for
+from paywatch.service.watchdog import NothingHelps
 from paywatch.telemetry import Notifier, keep_watchdog_fed
 from paywatch.web import create_app, listen_on, serve, url_of
 from paywatch.webhooks.sender import Sender
@@ -25,6 +27,7 @@ from paywatch.wiring.house import House, furnish
 NETWORK_RETRY_S: Final = 5.0
 FIRST_LOOK_S: Final = 5.0  # Horizon may take so long before the daemon starts without its answer
 BACKFILL_RETRY_S: Final = 30.0
+ENDING_S: Final = 30.0  # what hangs may not let itself be canceled; a death loses nothing
 
 log = structlog.stdlib.get_logger(__name__)
 Run = Callable[[], Awaitable[None]]
@@ -116,7 +119,7 @@ class _Daemon:
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as services:
             services.create_task(serve(app, listening, ended), name="http")
-            services.create_task(self._crash_loudly("gauges", lambda: gauges.run(ended)))
+            services.create_task(self._crash_loudly("gauges", lambda: _watch(gauges, ended)))
             watchdog = services.create_task(
                 keep_watchdog_fed(notifier, self.house.progress, self.house.clock)
             )
@@ -186,3 +189,12 @@ class _Daemon:
         except Exception:
             log.exception("role_crashed", role=role)
             raise
+
+
+async def _watch(gauges: Gauges, ended: asyncio.Event) -> None:
+    """Keep the gauges; where the watchdog gives up, let nothing keep this process from its end."""
+    try:
+        await gauges.run(ended)
+    except NothingHelps:
+        asyncio.get_running_loop().call_later(ENDING_S, os._exit, 1)
+        raise

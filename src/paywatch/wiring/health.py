@@ -70,4 +70,4 @@ class Health:
 
     async def listen(self) -> Finding:
         """Whether we keep up with Horizon."""
-        return judge_listen(self.gauges.lags)
+        return judge_listen(self.gauges.lags, self.house.streams.shown)

@@ -22,6 +22,8 @@ from paywatch.service.gauges import Gauges
 from paywatch.service.listen import Listener
 from paywatch.service.recover import Recovery
 from paywatch.service.settle import Settler
+from paywatch.service.streams import Streams
+from paywatch.service.watchdog import Watchdog
 from paywatch.telemetry import Metrics, Progress
 from paywatch.webhooks.guard import Policy, check_url
 from paywatch.webhooks.sealing import Vault
@@ -53,6 +55,7 @@ class House:
     clock: Callable[[], datetime] = wall_clock
     rng: Random = field(default_factory=SystemRandom)
     progress: Progress = field(default_factory=Progress)
+    streams: Streams = field(default_factory=Streams)
     on_told: Callable[[], None] = lambda: None
 
     @property
@@ -97,7 +100,13 @@ class House:
     def listener(self) -> Listener:
         """The live streams."""
         follower = Follower(
-            self.engine, self.settler, self.clock, self.rng, self.metrics, self.progress
+            self.engine,
+            self.settler,
+            self.clock,
+            self.rng,
+            self.metrics,
+            self.progress,
+            streams=self.streams,
         )
         return Listener(follower, self.source)
 
@@ -122,8 +131,10 @@ class House:
         )
 
     def gauges(self, *, upstream: bool) -> Gauges:
-        """The gauges, with those of Horizon if a role needs it."""
-        return Gauges(self.engine, self.source if upstream else None, self.metrics, self.clock)
+        """The gauges, with those of Horizon and its watchdog if a role needs it."""
+        watchdog = Watchdog(self.streams, self.metrics, self.clock)
+        source = self.source if upstream else None
+        return Gauges(self.engine, source, self.metrics, self.clock, watchdog)
 
 
 def open_source(settings: Settings, metrics: Metrics | None = None) -> HorizonSource:
