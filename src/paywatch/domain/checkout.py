@@ -26,7 +26,10 @@ class Cause(StrEnum):
     """Why a checkout session changes its status."""
 
     ANNOUNCED = "announced"  # the payer named a transaction
-    UNTRACED = "untraced"  # the named transaction did not appear in time
+    FAILED = "failed"  # the named transaction failed on the ledger
+    PAYS_NOTHING = "pays_nothing"  # it succeeded, and nothing of it pays this session
+    TIME_BOUNDS_PASSED = "time_bounds_passed"  # no ledger can hold it any more
+    UNTRACED = "untraced"  # it did not appear in time
     CREDITED_IN_PART = "credited_in_part"
     CREDITED_IN_FULL = "credited_in_full"
     DEADLINE_PASSED = "deadline_passed"  # by the ledger's clock
@@ -54,6 +57,10 @@ TRANSITIONS: Final[Mapping[SessionStatus, Mapping[Cause, SessionStatus]]] = Mapp
             _C.CANCELED: _S.CANCELED,
         },
         _S.PROCESSING: {
+            _C.ANNOUNCED: _S.PROCESSING,  # another one, in place of the first
+            _C.FAILED: _S.PENDING,
+            _C.PAYS_NOTHING: _S.PENDING,
+            _C.TIME_BOUNDS_PASSED: _S.PENDING,
             _C.UNTRACED: _S.PENDING,
             _C.CREDITED_IN_PART: _S.PARTIALLY_PAID,
             _C.CREDITED_IN_FULL: _S.PAID,

@@ -103,6 +103,33 @@ class Root:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class TxEnding:
+    """How a transaction ended, and in which ledger."""
+
+    is_successful: bool
+    ledger: int
+    closed_at: datetime
+
+    @classmethod
+    def parse(cls, document: Fields, tx_hash: str) -> "TxEnding":
+        """Read `/transactions/{hash}`, which echoes the hash that was asked for, inner or outer.
+
+        Raises:
+            HorizonUnavailable: `malformed`; another transaction's document is, too.
+        """
+        is_successful = document.get("successful")
+        if type(is_successful) is not bool or document.get("hash") != tx_hash:
+            raise HorizonUnavailable(
+                "malformed", f"transaction: is not {tx_hash}, or has no ending"
+            )
+        try:
+            ledger, closed_at = read_ledger(document, "ledger"), read_time(document, "created_at")
+        except RecordError as error:
+            raise HorizonUnavailable("malformed", f"transaction: {error}") from error
+        return cls(is_successful, ledger, closed_at)
+
+
 def read_ledger(document: Fields, name: str) -> int:
     """Read a ledger's sequence number."""
     value = document.get(name)

@@ -15,10 +15,17 @@ from typing import Any, Self
 from stellar_sdk.server_async import ServerAsync
 from stellar_sdk.utils import urljoin_with_query
 
+from paywatch.domain.announcement import Trace, TxState
 from paywatch.domain.ledger import Batch, LedgerRecord, Position
 from paywatch.errors import HistoryGap, HorizonUnavailable, InvalidInput, RecordError
 from paywatch.horizon.arrivals import Arrivals
-from paywatch.horizon.documents import PAGE_LIMIT, Root, is_untouched_since, read_records
+from paywatch.horizon.documents import (
+    PAGE_LIMIT,
+    Root,
+    TxEnding,
+    is_untouched_since,
+    read_records,
+)
 from paywatch.horizon.fields import read_time
 from paywatch.horizon.live import AccountStream
 from paywatch.horizon.network import NetworkStream
@@ -263,13 +270,43 @@ class HorizonSource:
             InvalidInput: not a hash.
             HorizonUnavailable: try again.
         """
-        if not _TX_HASH.fullmatch(tx_hash):
-            raise InvalidInput("tx_hash", "must be 64 hexadecimal digits in lower case")
-        query = self._server.payments().for_transaction(tx_hash).join("transactions")
+        _require_hash(tx_hash)
         try:
-            document = await query.limit(PAGE_LIMIT).call()
+            return await self._tx_records(tx_hash, watched)
         except HorizonUnavailable as error:
             if error.reason != NOT_FOUND:
                 raise
             return ()
-        return read_placed(read_records(document), watched)
+
+    async def trace(self, tx_hash: str, watched: Container[str]) -> Trace:
+        """Look a transaction up by its outer or inner hash: how it ended, and what it credits.
+
+        Raises:
+            InvalidInput: not a hash.
+            HorizonUnavailable: try again.
+            NetworkReset, WrongNetwork: do not go on here.
+        """
+        _require_hash(tx_hash)
+        # The order matters: what is not there is absent only up to a tip that was read before.
+        tip_closed_at = (await self._checked_root()).closed_at
+        try:
+            document = await self._server.transactions().transaction(tx_hash).call()
+        except HorizonUnavailable as error:
+            if error.reason != NOT_FOUND:
+                raise
+            return Trace(TxState.UNKNOWN, tip_closed_at)
+        ending = TxEnding.parse(document, tx_hash)
+        place = (ending.ledger, ending.closed_at)
+        if not ending.is_successful:
+            return Trace(TxState.FAILED, tip_closed_at, *place)
+        records = await self._tx_records(tx_hash, watched)
+        return Trace(TxState.SUCCEEDED, tip_closed_at, *place, records)
+
+    async def _tx_records(self, tx_hash: str, watched: Container[str]) -> tuple[LedgerRecord, ...]:
+        query = self._server.payments().for_transaction(tx_hash).join("transactions")
+        return read_placed(read_records(await query.limit(PAGE_LIMIT).call()), watched)
+
+
+def _require_hash(tx_hash: str) -> None:
+    if not _TX_HASH.fullmatch(tx_hash):
+        raise InvalidInput("tx_hash", "must be 64 hexadecimal digits in lower case")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from stellar_sdk import IdMemo
 
+from paywatch.domain.announcement import Trace, TxState
 from paywatch.domain.ledger import Memo, Position
 from paywatch.errors import (
     HistoryGap,
@@ -288,3 +289,64 @@ async def test_an_unknown_transaction_credits_nothing(source: HorizonSource) -> 
     assert await source.transaction_credits("ab" * 32, set()) == ()
     with pytest.raises(InvalidInput, match="tx_hash"):
         await source.transaction_credits("../accounts", set())
+
+
+async def test_a_trace_tells_a_success_with_its_credits_by_either_hash(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    inner = alice.pay(shop.account_id, "3")
+    (applied,) = await network.pay(network.root.fee_bump(inner))
+    for tx_hash in (applied.hash, inner.hash_hex()):
+        trace = await source.trace(tx_hash, {shop.account_id})
+        assert (trace.state, trace.ledger) == (TxState.SUCCEEDED, applied.ledger)
+        assert trace.closed_at == trace.tip_closed_at == applied.closed_at
+        ((credit,),) = [record.credits for record in trace.records]
+        assert (credit.tx_hash, credit.amount) == (applied.hash, 30_000_000)
+    assert (await source.trace(applied.hash, {alice.account_id})).records == ()
+
+
+async def test_a_trace_tells_a_failure(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    inner = alice.pay(shop.account_id, "99999999")
+    (failed,) = await network.pay(network.root.fee_bump(inner))
+    for tx_hash in (failed.hash, inner.hash_hex()):
+        trace = await source.trace(tx_hash, {shop.account_id})
+        assert (trace.state, trace.ledger, trace.records) == (TxState.FAILED, failed.ledger, ())
+
+
+async def test_a_trace_of_the_unknown_proves_its_absence_up_to_a_tip_read_before(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
+) -> None:
+    envelope = alice.pay(shop.account_id, "1")
+    before = network.ledger.latest.closed_at
+    ask_root = source.root
+
+    async def ask_and_close() -> Root:
+        root = await ask_root()
+        await network.close_ledger()
+        return root
+
+    source.root = ask_and_close  # type: ignore[method-assign]  # a ledger closes at this moment
+    unknown = await source.trace(envelope.hash_hex(), {shop.account_id})
+    assert unknown == Trace(TxState.UNKNOWN, before)
+
+
+@pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.NOT_FOUND])
+async def test_a_success_whose_payments_cannot_be_read_is_no_trace_without_credits(
+    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet, fault: Fault
+) -> None:
+    """Behind a balancer the second request may meet an instance that does not know of it yet."""
+    (applied,) = await network.pay(alice.pay(shop.account_id, "1"))
+    network.faults.next(fault, Moment.PAGE, "/payments")
+    with pytest.raises(HorizonUnavailable):
+        await source.trace(applied.hash, {shop.account_id})
+    assert len((await source.trace(applied.hash, {shop.account_id})).records) == 1
+
+
+async def test_a_trace_on_another_network_is_refused(network: SimNetwork, fast: Timing) -> None:
+    async with HorizonSource(network.url, "Somewhere else", timing=fast) as source:
+        with pytest.raises(WrongNetwork):
+            await source.trace("ab" * 32, set())
+        with pytest.raises(InvalidInput, match="tx_hash"):
+            await source.trace("../accounts", set())

@@ -18,7 +18,7 @@ from paywatch.errors import (
     WrongNetwork,
 )
 from paywatch.horizon.capture import read_capture
-from paywatch.horizon.documents import Root, is_untouched_since, read_records
+from paywatch.horizon.documents import Root, TxEnding, is_untouched_since, read_records
 from paywatch.horizon.pages import Page
 from paywatch.horizon.reconnects import CLOSED, Reconnects
 from paywatch.horizon.records import parse_record
@@ -33,6 +33,38 @@ DOCUMENT = {
     "history_latest_ledger_closed_at": "2026-08-01T10:00:00Z",
     "history_elder_ledger": 1000,
 }
+
+
+TX_HASH = "ab" * 32
+TX = {
+    "hash": TX_HASH,
+    "successful": True,
+    "ledger": 4999,
+    "created_at": "2026-08-01T10:00:00Z",
+}
+
+
+def test_a_transactions_ending_is_read() -> None:
+    assert TxEnding.parse(TX, TX_HASH) == TxEnding(True, 4999, CLOSED_AT)
+    assert not TxEnding.parse(TX | {"successful": False}, TX_HASH).is_successful
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"successful": None},
+        {"successful": "false"},
+        {"successful": 1},
+        {"hash": "cd" * 32},
+        {"hash": None},
+        {"ledger": "4999"},
+        {"created_at": "yesterday"},
+    ],
+)
+def test_a_transaction_that_cannot_be_believed_is_no_answer(fields: dict[str, Any]) -> None:
+    with pytest.raises(HorizonUnavailable) as caught:
+        TxEnding.parse(TX | fields, TX_HASH)
+    assert caught.value.reason == "malformed"
 
 
 def test_a_root_is_read() -> None:
