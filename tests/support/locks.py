@@ -5,14 +5,14 @@ import asyncio
 import psycopg
 
 
-async def somebody_waits_for_a_lock(conn: psycopg.Connection[tuple[int]]) -> None:
-    """Return when a connection to the database of `conn` waits for a lock."""
+async def somebody_waits_for_a_lock(conn: psycopg.Connection[tuple[int]], count: int = 1) -> None:
+    """Return when so many connections to the database of `conn` wait for a lock."""
     waiting = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with asyncio.timeout(10):
-        while conn.execute(waiting).fetchone() == (0,):
+        while (conn.execute(waiting).fetchone() or (0,))[0] < count:
             conn.rollback()
             await asyncio.sleep(0)
     conn.rollback()

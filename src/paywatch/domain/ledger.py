@@ -210,6 +210,25 @@ class Position(int):
 
 
 @dataclass(frozen=True, slots=True)
+class Landmark:
+    """A ledger that was seen, and its hash: another hash there is another history."""
+
+    ledger: int
+    hash: str  # hex
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One history of a network: after a reset of a test network ledgers begin again.
+
+    `number` counts the resets that an operator has told of.
+    """
+
+    number: int = 0
+    landmark: Landmark | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Credit:
     """One increase of a watched account's balance by one operation: the evidence.
 

@@ -205,7 +205,7 @@ class Checkout:
                 reference=request.reference,
             )
             with _taken(_MEMO_KEY, "memo", "another session on this account has it"):
-                await checkout_store.insert(conn, session, now)
+                await checkout_store.insert(conn, session, now, cursor.history)
         return session
 
     async def read_session(self, session_id: UUID) -> SessionView:

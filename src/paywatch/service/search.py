@@ -72,6 +72,7 @@ class Search:
         Raises:
             HorizonError: Horizon cannot be read, or has more pages than one run may read.
         """
+        history = await self.settler.history()
         after = position = min(session.opened_position for session in wanted)
         deadline = max(session.terms.accept_until for session in wanted)
         for _ in range(LONGEST):
@@ -79,14 +80,14 @@ class Search:
             self.at_work()
             evidence = replace(batch, records=tuple(_naming(wanted, batch.records)))
             if evidence.records:
-                yield await self._settle(account, evidence)
+                yield await self._settle(account, evidence, history)
             position = batch.upto
             if batch.read == 0 or (batch.closed_at is not None and batch.closed_at > deadline):
                 return
         raise HorizonError(f"{account}: more than {LONGEST} pages from {after} on: run a backfill")
 
-    async def _settle(self, account: str, evidence: Batch) -> int:
-        order = Order(evidence, by=f"{self.by}:{account}")
+    async def _settle(self, account: str, evidence: Batch, history: int) -> int:
+        order = Order(evidence, by=f"{self.by}:{account}", history=history)
         outcomes = (await self.settler.settle(order, self.at_work)).outcomes
         for credit, _, session_id in outcomes:
             log.warning(

@@ -21,9 +21,9 @@ from paywatch.domain import events as domain_events
 from paywatch.domain.events import Event
 from paywatch.domain.ledger import Batch, Credit, LedgerRecord, format_stroops
 from paywatch.domain.settlement import Outcome, Settlement, decide_batch
-from paywatch.errors import CursorMoved
+from paywatch.errors import CursorMoved, NetworkReset
 from paywatch.store import credits as credit_store
-from paywatch.store import cursors, events, quarantine, sessions
+from paywatch.store import cursors, events, histories, quarantine, sessions
 from paywatch.store.cursors import Cursor
 from paywatch.store.quarantine import Quarantined
 from paywatch.store.retry import is_data_error, outcome_unknown, persistently
@@ -59,11 +59,15 @@ class Order:
         batch: records with credits or problems, in ledger order, and the span that they cover.
         by: the stream or service that read them, for the logs and the quarantine's key.
         claim: the cursor to move with it; recovery moves none.
+        history: for an order without a claim, the history as `Settler.history` gave it before the
+            batch was read: what was read of one may not be written as another's. A claim needs
+            none, for a reset raises its epoch.
     """
 
     batch: Batch
     by: str
     claim: Cursor | None = None
+    history: int | None = None
 
     @property
     def is_live(self) -> bool:
@@ -99,6 +103,7 @@ class Settler:
 
         Raises:
             CursorMoved: another instance moved the cursor; nothing was written.
+            NetworkReset: another history has begun since the batch was read; nothing was written.
         """
         if order.batch.says_nothing:
             return Settled()
@@ -111,6 +116,15 @@ class Settler:
         settled = await persistently(attempt.run, rng=self.rng, on_retry=retry)
         self._report(order, settled)
         return settled
+
+    async def history(self) -> int:
+        """Say which history it is: ask before reading a batch that is settled without a claim."""
+
+        async def read() -> int:
+            async with self.engine.begin() as conn:
+                return (await histories.read(conn)).number
+
+        return await persistently(read, rng=self.rng)
 
     def _report(self, order: Order, settled: Settled) -> None:
         now = self.clock()
@@ -162,6 +176,7 @@ class _Attempt:
         async with self._settler.engine.begin() as conn:
             if not await self._move_cursor(conn, now):
                 return Settled()
+            await self._require_history(conn)
             return await self._settle(conn, self._order.batch.records, now)
 
     async def _move_cursor(self, conn: AsyncConnection, now: datetime) -> bool:
@@ -177,6 +192,11 @@ class _Attempt:
             f"the cursor of {claim.stream} is not at {batch.after} of epoch {claim.epoch} any more:"
             f" found {found}"
         )
+
+    async def _require_history(self, conn: AsyncConnection) -> None:
+        wanted = self._order.history
+        if wanted is not None and (await histories.read(conn)).number != wanted:
+            raise NetworkReset(f"what was read belongs to history {wanted}, which is over")
 
     async def _settle(
         self, conn: AsyncConnection, records: Sequence[LedgerRecord], now: datetime

@@ -17,10 +17,10 @@ _INSERT = text(
 INSERT INTO checkout_sessions
        (id, merchant_id, account, memo_type, memo, muxed_id, asset, amount, expires_at,
         least_amount, accept_until, text_for_id,
-        reference, created_at, updated_at, opened_position)
+        reference, created_at, updated_at, opened_position, opened_history)
 VALUES (:id, :merchant_id, :account, :memo_type, :memo, :muxed_id, :asset, :amount, :expires_at,
         :least_amount, :accept_until, :text_for_id,
-       :reference, :now, :now, :opened_position)"""
+        :reference, :now, :now, :opened_position, :opened_history)"""
 )
 
 _READ = text(f"SELECT {SESSION_COLUMNS} FROM checkout_sessions s WHERE s.id = :id")
@@ -65,8 +65,16 @@ class SessionView:
     events: Sequence[Row[Any]]
 
 
-async def insert(conn: AsyncConnection, session: CheckoutSession, now: datetime) -> None:
+async def insert(
+    conn: AsyncConnection, session: CheckoutSession, now: datetime, history: int = 0
+) -> None:
     """Write a new session.
+
+    Args:
+        conn: in a transaction.
+        session: as it is opened.
+        now: the wall clock.
+        history: that its `opened_position` is of, read with it.
 
     Raises:
         sqlalchemy.exc.IntegrityError: another session of the account has this memo or muxed id.
@@ -87,6 +95,7 @@ async def insert(conn: AsyncConnection, session: CheckoutSession, now: datetime)
             "accept_until": session.terms.accept_until,
             "text_for_id": session.terms.text_for_id,
             "opened_position": int(session.opened_position),
+            "opened_history": history,
             "reference": session.reference,
             "now": now,
         },

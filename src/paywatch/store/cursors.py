@@ -8,6 +8,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import Batch, Position
+from paywatch.store.credits import HISTORY_SQL
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +21,16 @@ class Cursor:
     epoch: int = 0
     end_position: Position | None = None  # of a backfill
     read_through_at: datetime | None = None  # the ledger's clock
+    history: int = 0  # that the position is of
 
 
-_COLUMNS = "stream, account, position, epoch, end_position, read_through_at"
+_COLUMNS = "stream, account, position, epoch, end_position, read_through_at, history"
 
 # A backfill that was killed and is asked for again up to a later end goes on to that end.
 _OPEN = text(
-    """
-INSERT INTO cursors AS c (stream, account, position, end_position, updated_at)
-VALUES (:stream, :account, :position, :end_position, :now)
+    f"""
+INSERT INTO cursors AS c (stream, account, position, end_position, updated_at, history)
+VALUES (:stream, :account, :position, :end_position, :now, {HISTORY_SQL})
 ON CONFLICT (stream) DO UPDATE SET end_position = excluded.end_position
  WHERE c.end_position < excluded.end_position"""
 )
@@ -136,4 +138,5 @@ def _cursor(row: Row[Any]) -> Cursor:
         row.epoch,
         None if row.end_position is None else Position(row.end_position),
         row.read_through_at,
+        row.history,
     )

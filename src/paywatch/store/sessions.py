@@ -11,12 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from paywatch.domain.checkout import CheckoutSession, SessionStatus, Terms
 from paywatch.domain.ledger import Asset, Credit, Memo, MemoType, Position
 from paywatch.domain.settlement import Settlement
+from paywatch.store.credits import HISTORY_SQL
 from paywatch.store.rows import as_json, hexed
+
+# All of a later history than the one that a session was opened in lies behind its opening.
+_OPENED_POSITION: Final = f"""
+CASE WHEN s.opened_history = {HISTORY_SQL} THEN s.opened_position
+     ELSE (SELECT start_position FROM histories ORDER BY number DESC LIMIT 1) END"""
 
 SESSION_COLUMNS: Final = (
     "s.id, s.merchant_id, s.account, s.memo_type, s.memo, s.muxed_id, s.asset, s.amount,"
-    " s.received, s.status, s.expires_at, s.opened_position, s.least_amount, s.accept_until,"
-    " s.text_for_id, s.reference, s.paid_at"
+    f" s.received, s.status, s.expires_at, {_OPENED_POSITION} AS opened_position, s.least_amount,"
+    " s.accept_until, s.text_for_id, s.reference, s.paid_at"
 )
 
 # One look-up per unique key. Rows are locked in the order of their ids, as everywhere: locks taken

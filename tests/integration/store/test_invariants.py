@@ -107,6 +107,16 @@ PLANTS: Final = {
             " FROM credits LIMIT 1"
         ),
     ],
+    "a_cursor_is_of_the_present_history": [
+        "UPDATE cursors SET history = 1",
+        "INSERT INTO histories (number, start_position, began_at) VALUES (1, 0, now())",
+    ],
+    "an_accepted_gap_is_behind_its_cursor": [
+        (
+            "INSERT INTO accepted_gaps (stream, history, after_position, upto_position,"
+            " accepted_at) SELECT stream, history, position, position + 1, now() FROM cursors"
+        )
+    ],
     "a_watched_account_is_read": [
         "DELETE FROM cursors",
         "UPDATE accounts SET start_position = start_position + 4294967296000",
