@@ -89,6 +89,7 @@ async def open_site(database_url: str, close_every_s: float = 0.2) -> AsyncItera
             "PAYWATCH_SECRET_KEY": KEY,
             "PAYWATCH_HORIZON_URL": network.url,
             "PAYWATCH_NETWORK_PASSPHRASE": network.passphrase,
+            "PAYWATCH_HORIZON_HOURLY_REQUESTS": "10000000",
             "PAYWATCH_HTTP_PORT": "0",
             "PAYWATCH_ALLOW_PRIVATE_WEBHOOKS": "true",
             "PAYWATCH_LOG_FORMAT": "json",

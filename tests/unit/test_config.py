@@ -121,6 +121,8 @@ def test_all_problems_are_reported_at_once_by_name_with_the_remedy(tmp_path: Pat
         ("stream_silence", "56"),
         ("horizon_timeout", "0"),
         ("horizon_timeout", "inf"),
+        ("horizon_hourly_requests", "59"),
+        ("horizon_hourly_requests", "1e9"),
         ("network_passphrase", "x" * 201),
         ("log_level", "verbose"),
         ("allow_private_webhooks", "perhaps"),

@@ -75,7 +75,7 @@ class _Range:
         if self._begin is None:
             return account.start_position
         if self._begin.at is not None:
-            return await house.source.position_at(self._begin.at)
+            return await house.polite.position_at(self._begin.at)
         return Position.after_ledger((self._begin.ledger or 1) - 1)
 
     async def upto(self, house: House) -> Position:
@@ -84,7 +84,7 @@ class _Range:
         if self._end is None:
             return tip
         if self._end.at is not None:
-            return min(tip, await house.source.position_at(self._end.at))
+            return min(tip, await house.polite.position_at(self._end.at))
         return min(tip, Position.after_ledger(self._end.ledger or 1))
 
 
@@ -97,7 +97,8 @@ async def _backfill(
         spans = [(one.account, await wanted.after(house, one)) for one in watched]
         if any(after > upto for _, after in spans):
             raise InvalidInput("from", f"is after the last ledger to read, {upto.ledger}")
-        with ShownPages(house.source, spans, upto) as pages:
+        polite = house.polite
+        with ShownPages(polite, spans, upto, lambda: polite.budget.left) as pages:
             return await _each(house.backfill(pages), spans, upto)
 
 

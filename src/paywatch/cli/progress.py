@@ -1,7 +1,7 @@
 """A progress bar for backfills, on a terminal only."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from rich.console import Console
@@ -18,18 +18,26 @@ class ShownPages:
         source: where the pages come from.
         spans: account and begin of each backfill, in the order they are done.
         upto: where they all end.
+        requests_left: tells how many requests the budget has left.
     """
 
     def __init__(
-        self, source: PageSource, spans: Sequence[tuple[str, Position]], upto: Position
+        self,
+        source: PageSource,
+        spans: Sequence[tuple[str, Position]],
+        upto: Position,
+        requests_left: Callable[[], int],
     ) -> None:
         self._source = source
         self._upto = upto
+        self._requests_left = requests_left
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %  ledger {task.fields[ledger]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]:.0f} op/s"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[requests_left]} requests left"),
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
@@ -37,11 +45,15 @@ class ShownPages:
             account: self._bar.add_task(
                 f"{account[:4]}…{account[-4:]}",
                 total=max(1, upto.ledger - after.ledger),
+                start=False,
                 ledger=after.ledger,
+                rate=0.0,
+                requests_left=requests_left(),
             )
             for account, after in spans
         }
         self._began = {account: after.ledger for account, after in spans}
+        self._read = dict.fromkeys(self._began, 0)
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -54,9 +66,17 @@ class ShownPages:
 
     async def page(self, account: str, after: Position) -> Batch:
         """Read one page; see `PageSource`."""
+        task = self._tasks[account]
+        self._bar.start_task(task)
         batch = await self._source.page(account, after)
         ledger = min(batch.upto, self._upto).ledger
+        self._read[account] += batch.read
+        elapsed_s = self._bar.tasks[task].elapsed
         self._bar.update(
-            self._tasks[account], completed=ledger - self._began[account], ledger=ledger
+            task,
+            completed=ledger - self._began[account],
+            ledger=ledger,
+            rate=self._read[account] / elapsed_s if elapsed_s else 0.0,
+            requests_left=self._requests_left(),
         )
         return batch

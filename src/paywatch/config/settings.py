@@ -156,6 +156,13 @@ class Settings(BaseSettings):
         default=30, ge=1, le=300, description="seconds for a whole request to Horizon, 1 to 300"
     )
 
+    horizon_hourly_requests: int = Field(
+        default=3600,
+        ge=60,
+        le=10_000_000,
+        description="requests an hour that a Horizon allows to this machine, 60 to 10000000",
+    )
+
     @field_validator("secret_key", mode="after")
     @classmethod
     def _key_is_ours_or_given(

@@ -19,6 +19,7 @@ from paywatch.domain.announcement import Trace, TxState
 from paywatch.domain.ledger import Batch, LedgerRecord, Position
 from paywatch.errors import HistoryGap, HorizonUnavailable, InvalidInput, RecordError
 from paywatch.horizon.arrivals import Arrivals
+from paywatch.horizon.budget import Budget
 from paywatch.horizon.documents import (
     PAGE_LIMIT,
     Root,
@@ -30,9 +31,11 @@ from paywatch.horizon.fields import read_time
 from paywatch.horizon.live import AccountStream
 from paywatch.horizon.network import NetworkStream
 from paywatch.horizon.pages import Page, read_placed
+from paywatch.horizon.polite import PoliteTransport
 from paywatch.horizon.reconnects import Reconnects
+from paywatch.horizon.roots import Roots
 from paywatch.horizon.timing import Timing
-from paywatch.horizon.transport import NOT_FOUND, TOO_LARGE, HorizonTransport
+from paywatch.horizon.transport import NOT_FOUND, TIMEOUT, TOO_LARGE, HorizonTransport
 
 _TX_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -48,33 +51,52 @@ class HorizonSource:
         rng: jitter of the waits.
         on_reconnect: told the reason each time that a stream begins anew.
         sleep: waits that many seconds.
+        roots: shared with another source of the same instance.
     """
 
     def __init__(  # noqa: PLR0913 - the boundary is wired here; all but the first two have defaults
         self,
         url: str,
         passphrase: str,
-        transport: HorizonTransport | None = None,
+        transport: HorizonTransport | PoliteTransport | None = None,
         *,
         timing: Timing | None = None,
         rng: random.Random | None = None,
         on_reconnect: Callable[[str], None] = lambda _: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        roots: Roots | None = None,
     ) -> None:
         self.url = url
         self._passphrase = passphrase
         self._timing = timing or Timing()
-        self._transport = transport or HorizonTransport(self._timing)
+        self._transport: HorizonTransport | PoliteTransport = transport or HorizonTransport(
+            self._timing
+        )
         self._server = ServerAsync(url, client=self._transport)
         self._rng = rng or random.SystemRandom()
         self._on_reconnect = on_reconnect
         self._sleep = sleep
-        self._root: Root | None = None
-        self._root_read_at = 0.0  # the event loop's clock
-        self._root_failure: HorizonUnavailable | None = None
-        self._root_failed_at = 0.0  # the same
-        self._root_lock = asyncio.Lock()
-        self._highest: Root | None = None
+        self._roots = roots or Roots(self._server, passphrase, self._timing)
+        self._page_limit = PAGE_LIMIT
+
+    @property
+    def budget(self) -> Budget:
+        """The requests that the instance has left for us."""
+        return self._transport.budget
+
+    def polite(self) -> "HorizonSource":
+        """Read the same instance for work that can wait; the root documents are shared."""
+        if isinstance(self._transport, PoliteTransport):
+            return self
+        return HorizonSource(
+            self.url,
+            self._passphrase,
+            PoliteTransport(self._transport, self._sleep),
+            timing=self._timing,
+            rng=self._rng,
+            sleep=self._sleep,
+            roots=self._roots,
+        )
 
     async def __aenter__(self) -> Self:
         """Use as a context manager to close the connections."""
@@ -96,28 +118,12 @@ class HorizonSource:
     async def root(self) -> Root:
         """Read what the instance says of itself, at most `root_age_s` old.
 
-        Streams share one request, and its failure: were each that waits to ask a Horizon that hangs
-        in its turn, the last would wait for all the others' time limits. An old tip is safe: it
-        only claims less than has been read.
+        An old tip is safe: it only claims less than has been read.
 
         Raises:
             HorizonUnavailable: it cannot be read.
         """
-        clock = asyncio.get_running_loop().time
-        came_at = clock()
-        async with self._root_lock:
-            if self._root_failure is not None and self._root_failed_at > came_at:
-                failure = self._root_failure
-                raise HorizonUnavailable(failure.reason, str(failure), failure.retry_after)
-            if self._root is None or clock() - self._root_read_at > self._timing.root_age_s:
-                asked_at = clock()
-                try:
-                    self._root = Root.parse(await self._server.root().call())
-                except HorizonUnavailable as failure:
-                    self._root_failure, self._root_failed_at = failure, clock()
-                    raise
-                self._root_read_at = asked_at
-            return self._root
+        return await self._roots.read()
 
     async def check_network(self) -> None:
         """Refuse to go on with another network.
@@ -128,13 +134,7 @@ class HorizonSource:
         await self._checked_root()
 
     async def _checked_root(self) -> Root:
-        root = await self.root()
-        root.require_network(self._passphrase)
-        if self._highest is not None:
-            root.require_continuation_of(self._highest)
-        if self._highest is None or root.latest > self._highest.latest:
-            self._highest = root
-        return root
+        return self._roots.check(await self.root())
 
     async def tip(self) -> Position:
         """Give the start of a new account: after everything that is on the ledger already."""
@@ -162,7 +162,7 @@ class HorizonSource:
         root = await self._checked_root()
         root.require_history(after)
         try:
-            document, limit = await self._call_page(account, after)
+            document, limit = await self._call_page(account, after, self._page_limit)
         except HorizonUnavailable as error:
             if error.reason != NOT_FOUND or account is None:
                 raise
@@ -170,19 +170,26 @@ class HorizonSource:
         return Page.of(read_records(document), after, root, limit)
 
     async def _call_page(
-        self, account: str | None, after: Position, limit: int = PAGE_LIMIT
+        self, account: str | None, after: Position, limit: int
     ) -> tuple[dict[str, Any], int]:
         """Ask for fewer records where so many are too large; give the limit that fitted.
 
         Each record embeds its whole transaction: two of a hundred operations each, with meta, can
-        be over the cap together, and anyone can send them for a few stroops.
+        be over the cap together, and anyone can send them for a few stroops. On a slow link as many
+        as fit may not arrive in time: then the next pages are smaller, and grow again.
         """
+        fewer = max(1, limit // 10)
         try:
-            return await self._payments(account, after).limit(limit).call(), limit
+            document = await self._payments(account, after).limit(limit).call()
         except HorizonUnavailable as error:
+            if error.reason == TIMEOUT:
+                self._page_limit = fewer
             if error.reason != TOO_LARGE or limit == 1:
                 raise
-        return await self._call_page(account, after, max(1, limit // 10))
+            return await self._call_page(account, after, fewer)
+        if limit == self._page_limit:
+            self._page_limit = min(PAGE_LIMIT, 2 * limit)
+        return document, limit
 
     async def _page_without_history(self, account: str, after: Position, root: Root) -> Page:
         """Take Horizon's 404 for an empty page only as far as the account's own entry proves it.

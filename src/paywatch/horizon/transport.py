@@ -18,13 +18,17 @@ from stellar_sdk.client.base_async_client import BaseAsyncClient
 from stellar_sdk.client.response import Response
 
 from paywatch.errors import HorizonError, HorizonUnavailable
+from paywatch.horizon.budget import Budget
 from paywatch.horizon.sse import EventDecoder, ServerSentEvent
 from paywatch.horizon.strict_json import parse_object
 from paywatch.horizon.timing import Timing
 
 NOT_FOUND: Final = "not_found"  # Horizon's own 404; a proxy's is `status_404`
 TOO_LARGE: Final = "too_large"
-MAX_PAGE_BYTES: Final = 32 << 20
+TIMEOUT: Final = "timeout"
+RATE_LIMITED: Final = "status_429"
+MAX_DOCUMENT_BYTES: Final = 32 << 20
+MAX_PAGE_BYTES: Final = 8 << 20  # several accounts may be hit by the largest at once
 MAX_RECORD_BYTES: Final = 1 << 20
 
 _JSON_TYPES: Final = frozenset({"application/json", "application/hal+json"})
@@ -54,22 +58,26 @@ class HorizonTransport(BaseAsyncClient):
     Args:
         timing: time limits.
         on_response: called with the status code of each response, or why there was none.
-        max_page_bytes: cap on a document, after decompression.
+        budget: counts the requests, and heeds what Horizon says of them.
+        max_page_bytes: cap on a page of more than one record, after decompression; a single record
+            may have as much as any document.
         max_record_bytes: cap on a streamed record.
         now: the wall clock, for a `Retry-After` that is a date.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the boundary is wired here; all have defaults
         self,
         timing: Timing | None = None,
         on_response: Callable[[str], None] = lambda _: None,
         *,
+        budget: Budget | None = None,
         max_page_bytes: int = MAX_PAGE_BYTES,
         max_record_bytes: int = MAX_RECORD_BYTES,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._timing = timing or Timing()
         self._on_response = on_response
+        self.budget = budget or Budget()
         self._max_page_bytes = max_page_bytes
         self._max_record_bytes = max_record_bytes
         self._now = now
@@ -86,7 +94,8 @@ class HorizonTransport(BaseAsyncClient):
         Raises:
             HorizonUnavailable: with the reason `not_found` for Horizon's own 404.
         """
-        cap = min(max_content_size or self._max_page_bytes, self._max_page_bytes)
+        largest = self._max_page_bytes if _asks_for_several(params) else MAX_DOCUMENT_BYTES
+        cap = min(max_content_size or largest, largest)
         with self._failures():
             async with asyncio.timeout(self._timing.get_s):
                 response = await self._open(url, params, {})
@@ -109,7 +118,7 @@ class HorizonTransport(BaseAsyncClient):
         decoder = EventDecoder(self._max_record_bytes)
         deadline = loop.time() + self._timing.first_event_s
         headers = {"Accept": _EVENT_STREAM, "Accept-Encoding": "identity"}
-        with self._failures():
+        with self._failures(), self.budget.streaming():
             async with asyncio.timeout_at(deadline):
                 response = await self._open(url, params, headers)
             async with response:
@@ -155,8 +164,10 @@ class HorizonTransport(BaseAsyncClient):
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
+        self.budget.spend()
         response = await self._http.get(url, params=params, headers=headers, allow_redirects=False)
         self._on_response(str(response.status))
+        self.budget.heed(response.headers)
         return response
 
     def _require(
@@ -167,6 +178,8 @@ class HorizonTransport(BaseAsyncClient):
             raise HorizonUnavailable(NOT_FOUND, f"not found: {response.url.path}")
         if status != 200:
             wait_s = read_retry_after(status, response.headers, self._now())
+            if status == 429:
+                self.budget.refuse(wait_s)
             raise HorizonUnavailable(
                 f"status_{status}", f"HTTP {status} for {response.url.path}", wait_s
             )
@@ -186,11 +199,16 @@ class HorizonTransport(BaseAsyncClient):
         try:
             yield
         except TimeoutError as error:
-            self._on_response("timeout")
-            raise HorizonUnavailable("timeout", "Horizon did not answer in time") from error
+            self._on_response(TIMEOUT)
+            raise HorizonUnavailable(TIMEOUT, "Horizon did not answer in time") from error
         except aiohttp.ClientError as error:
             self._on_response("connection")
             raise HorizonUnavailable("connection", f"{type(error).__name__}: {error}") from error
+
+
+def _asks_for_several(params: Mapping[str, str] | None) -> bool:
+    """Whether it is a page, of a limit that can be lowered: only pages have a cursor."""
+    return params is not None and "cursor" in params and params.get("limit") != "1"
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

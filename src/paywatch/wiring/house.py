@@ -10,6 +10,7 @@ from random import Random, SystemRandom
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.config import Settings, ensure_secret_key
+from paywatch.horizon.budget import Budget
 from paywatch.horizon.source import HorizonSource
 from paywatch.horizon.timing import Timing as HorizonTiming
 from paywatch.horizon.transport import HorizonTransport
@@ -82,8 +83,13 @@ class House:
         )
 
     def backfill(self, source: PageSource | None = None) -> Backfill:
-        """Backfills; `source` may stand before the house's own, to see what is read."""
-        return Backfill(self.engine, self.settler, source or self.source, self.clock, self.rng)
+        """Backfills; `source` may stand before the polite one, to see what is read."""
+        return Backfill(self.engine, self.settler, source or self.polite, self.clock, self.rng)
+
+    @property
+    def polite(self) -> HorizonSource:
+        """Horizon for work that can wait: the live streams go first."""
+        return self.source.polite()
 
     @property
     def recovery(self) -> Recovery:
@@ -93,7 +99,7 @@ class House:
             processing_s=self.settings.processing_timeout,
         )
         return Recovery(
-            self.engine, self.settler, self.source, self.clock, self.rng, self.metrics, timing
+            self.engine, self.settler, self.polite, self.clock, self.rng, self.metrics, timing
         )
 
     @property
@@ -142,7 +148,9 @@ def open_source(settings: Settings, metrics: Metrics | None = None) -> HorizonSo
     counted = metrics or Metrics()
     timing = HorizonTiming(get_s=settings.horizon_timeout, reconcile_s=settings.stream_silence)
     transport = HorizonTransport(
-        timing, lambda code: counted.horizon_requests.labels(code=code).inc()
+        timing,
+        lambda code: counted.horizon_requests.labels(code=code).inc(),
+        budget=Budget(settings.horizon_hourly_requests),
     )
     return HorizonSource(
         settings.horizon_url,

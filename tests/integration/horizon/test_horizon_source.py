@@ -144,6 +144,32 @@ async def test_records_too_large_for_one_page_are_read_by_smaller_ones(
     assert (sum(sizes), max(sizes)) == (25, fit)
 
 
+async def test_on_a_slow_link_pages_become_smaller_until_they_arrive_and_then_grow_again(
+    network: SimNetwork, source: HorizonSource, shop: Wallet, hasty: Timing
+) -> None:
+    start = await source.tip()
+    async with HorizonSource(network.url, network.passphrase, timing=hasty) as slow:
+        for _ in range(2):
+            network.faults.next(Fault.HANG, Moment.PAGE, "payments")
+            with pytest.raises(HorizonUnavailable):
+                await slow.read_page(shop.account_id, start)
+        for _ in range(3):
+            await slow.read_page(shop.account_id, start)
+    asked = [r.params["limit"] for r in network.requests if r.path.endswith("/payments")]
+    assert asked == ["200", "20", "2", "4", "8"]
+
+
+async def test_polite_reading_shares_what_the_instance_said_of_itself(
+    network: SimNetwork, shop: Wallet
+) -> None:
+    timing = Timing(root_age_s=60)
+    async with HorizonSource(network.url, network.passphrase, timing=timing) as source:
+        await source.tip()
+        assert (await source.polite().page(shop.account_id, Position(0))).read == 1
+        assert [r.path for r in network.requests].count("/") == 1
+        assert source.polite().budget is source.budget
+
+
 async def test_an_outgoing_payment_is_read_and_holds_nothing(
     network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from paywatch.errors import HorizonError, HorizonUnavailable
+from paywatch.horizon.budget import Budget
 from paywatch.horizon.timing import Timing
 from paywatch.horizon.transport import HorizonTransport, read_retry_after
 
@@ -45,7 +46,7 @@ async def open_transport(timing: Timing, **options: Any) -> AsyncIterator[Horizo
 async def get_failure(raw_server: Any, timing: Timing, *pieces: Any, **options: Any) -> Any:
     async with raw_server(list(pieces)) as server, open_transport(timing, **options) as transport:
         with pytest.raises(HorizonUnavailable) as caught:
-            await transport.get(server.url)
+            await transport.get(server.url, {"cursor": "0", "limit": "200"})
     return caught.value
 
 
@@ -125,6 +126,37 @@ async def test_a_body_is_capped_as_it_is_read_and_after_decompression(
     for pieces in (endless, packed):
         error = await get_failure(raw_server, hasty, *pieces, max_page_bytes=1000)
         assert error.reason == "too_large"
+
+
+async def test_one_record_may_be_larger_than_a_page_of_several(
+    raw_server: Any, fast: Timing
+) -> None:
+    large = answer(b'{"a": "' + b"x" * 5000 + b'"}')
+    for params in ({"cursor": "0", "limit": "1"}, {"limit": "200"}, None):
+        async with raw_server(large) as raw, open_transport(fast, max_page_bytes=1000) as transport:
+            document = (await transport.get(raw.url, params)).json()
+        assert len(document["a"]) == 5000
+
+
+async def test_every_request_and_what_horizon_says_of_it_is_counted(
+    raw_server: Any, fast: Timing
+) -> None:
+    budget = Budget(clock=lambda: 0.0)
+    few = answer(b"{}", extra="X-RateLimit-Limit: 101\r\nX-RateLimit-Remaining: 40\r\n")
+    refused = answer(b"{}", "application/problem+json", "429 Too Many", "Retry-After: 7\r\n")
+    async with (
+        raw_server(answer(b"{}"), few, stream(HELLO, BYEBYE), refused) as raw,
+        open_transport(fast, budget=budget) as transport,
+    ):
+        for left in (100, 40):
+            await transport.get(raw.url)
+            assert budget.left == left
+        async with aclosing(transport.stream(raw.url)) as records:
+            assert [record async for record in records] == []
+        assert budget.left == 39
+        with pytest.raises(HorizonUnavailable):
+            await transport.get(raw.url)
+        assert (budget.left, budget.wait_s()) == (0, 7.0)
 
 
 async def test_nobody_listens(fast: Timing) -> None:
