@@ -1,6 +1,7 @@
 """The daemon in this process: what it tells systemd, metrics and health, and how it dies."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,9 +13,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from paywatch import config
+from paywatch.cli.failures import Failure, failure_of
 from paywatch.errors import WrongNetwork
 from paywatch.service import gauges as gauges_module
 from paywatch.service.listen import Listener
+from paywatch.service.watchdog import NothingHelps, Watchdog
 from paywatch.sim import LedgerSettings, NetworkSettings, SimNetwork
 from paywatch.store.engine import create_engine
 from paywatch.wiring import House, Role, daemon, furnish, open_database, run_daemon
@@ -134,6 +137,46 @@ async def test_lesson_13_the_watchdog_is_fed_by_progress_only(
         assert b"WATCHDOG=1" not in await loop.sock_recv(systemd, 4096)
     stop.set()
     await running
+
+
+def give_up(_self: Watchdog, _cursors: object, _tip: object) -> None:
+    raise NothingHelps("nothing helps")
+
+
+async def test_lesson_13_where_nothing_helps_the_process_ends_itself(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watchdog, "look", give_up)
+    with pytest.raises(ExceptionGroup) as caught:
+        await run(site, asyncio.Event())
+    assert caught.group_contains(NothingHelps)
+    assert failure_of(caught.value) == Failure(1, ("nothing helps",))
+
+
+async def test_what_clings_to_life_does_not_keep_the_process_from_its_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+
+    async def cling(_self: Listener, _stop: asyncio.Event) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await ended.wait()
+
+    monkeypatch.setattr(Listener, "run", cling)
+    monkeypatch.setattr(Watchdog, "look", give_up)
+    monkeypatch.setattr(daemon, "ENDING_S", 0.05)
+    codes: list[int] = []
+
+    def die(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    monkeypatch.setattr(os, "_exit", die)
+    with pytest.raises(ExceptionGroup):
+        await run(site, asyncio.Event())
+    assert codes == [1]
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:

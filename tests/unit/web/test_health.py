@@ -47,6 +47,27 @@ def test_our_streams_are_judged_against_horizons_tip(
     assert (finding.ready, finding.state) == (ready, state)
 
 
+@pytest.mark.parametrize(
+    ("states", "ready", "state"),
+    [
+        ({"G1": "live", "G2": "stopped"}, False, "stopped"),
+        ({"G1": "stalled", "G2": "stopped"}, False, "stopped"),
+        ({"G1": "live", "G2": "stalled"}, False, "stalled"),
+        ({"G1": "standby", "G2": "standby"}, True, "standby"),
+        ({"G1": "standby", "G2": "live"}, True, "ok"),
+        ({"G1": "retrying", "G2": "catching_up"}, True, "ok"),
+    ],
+)
+def test_what_the_streams_say_of_themselves_comes_first(
+    states: dict[str, str], *, ready: bool, state: str
+) -> None:
+    finding = judge_listen(dict.fromkeys(states, s(0)), states)
+    assert (finding.ready, finding.state) == (ready, state)
+    if not ready:
+        assert "1 of 2 streams" in finding.message
+        assert finding.message.endswith(next(one for one in states if states[one] == state))
+
+
 def test_the_worst_stream_is_named() -> None:
     message = judge_listen({"G1": s(100), "G2": s(3600), "G3": s(0)}).message
     assert message.startswith("2 of 3 streams are behind Horizon, G2 by 3600 s; ")
