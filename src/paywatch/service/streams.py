@@ -73,6 +73,7 @@ class Streams:
         task: Task = asyncio.ensure_future(following)
         cut: Task = asyncio.get_running_loop().create_future()
         self._cuts[label] = cut
+        self._said.setdefault(label, "catching_up")  # until it speaks
         try:
             await asyncio.wait({task, cut}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():

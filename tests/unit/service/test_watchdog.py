@@ -206,6 +206,16 @@ async def test_pages_that_fail_while_the_root_moves_end_no_process() -> None:
     await asyncio.wait({following})
 
 
+async def test_a_look_before_the_follower_has_said_anything_does_not_crash() -> None:
+    """The gauges looked while the first claim of the cursor was on its way."""
+    watch = Watch()
+    running = asyncio.create_task(watch.streams.run(SHOP, asyncio.Event().wait()))  # type: ignore[arg-type]
+    await let_others_run()
+    assert watch.later(0) == "catching_up"
+    running.cancel()
+    await asyncio.wait({running})
+
+
 async def test_what_does_not_let_itself_be_cut_off_holds_up_nobody() -> None:
     streams, refused = Streams(letting_go_s=0.01), asyncio.Event()
 
