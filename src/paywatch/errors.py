@@ -91,7 +91,16 @@ class WrongNetwork(HorizonError):
 
 
 class HistoryGap(HorizonError):
-    """The cursor is older than the oldest ledger that this Horizon keeps."""
+    """The cursor is older than the oldest ledger that this Horizon keeps.
+
+    Args:
+        message: what is missing.
+        elder: the oldest ledger that is kept; None if that is not known.
+    """
+
+    def __init__(self, message: str | None = None, elder: int | None = None) -> None:
+        self.elder = elder
+        super().__init__(message or "The cursor is older than the oldest ledger kept.")
 
 
 class NetworkReset(HorizonError):

@@ -94,7 +94,8 @@ class Root:
         if not is_whole and after < Position.after_ledger(self.elder - 1):
             raise HistoryGap(
                 f"read up to ledger {after.ledger}, but this Horizon keeps ledgers from "
-                f"{self.elder} only: use one with longer history, or accept the loss"
+                f"{self.elder} only: use one with longer history, or accept the loss",
+                self.elder,
             )
         if self.latest + RESET_MARGIN_LEDGERS < after.ledger:
             raise NetworkReset(

@@ -1,12 +1,17 @@
 """What one instance says of itself, read once for all who ask at the same time."""
 
 import asyncio
+import re
 
 from stellar_sdk.server_async import ServerAsync
 
 from paywatch.errors import HorizonUnavailable
+from paywatch.horizon.continuity import Continuity, ReadHistory, first_history
 from paywatch.horizon.documents import Root
 from paywatch.horizon.timing import Timing
+from paywatch.horizon.transport import GONE, NOT_FOUND
+
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Roots:
@@ -16,7 +21,13 @@ class Roots:
     its turn, the last would wait for all the others' time limits.
     """
 
-    def __init__(self, server: ServerAsync, passphrase: str, timing: Timing) -> None:
+    def __init__(
+        self,
+        server: ServerAsync,
+        passphrase: str,
+        timing: Timing,
+        read_history: ReadHistory = first_history,
+    ) -> None:
         self._server = server
         self._passphrase = passphrase
         self._max_age_s = timing.root_age_s
@@ -24,7 +35,7 @@ class Roots:
         self._read_at = 0.0  # the event loop's clock
         self._failure: HorizonUnavailable | None = None
         self._failed_at = 0.0  # the same
-        self._highest: Root | None = None
+        self._continuity = Continuity(read_history, self.ledger_hash)
         self.last: Root | None = None
 
     async def read(self) -> Root:
@@ -49,15 +60,30 @@ class Roots:
                 self._read_at = asked_at
             return self.last
 
-    def check(self, root: Root) -> Root:
-        """Refuse a root of another network, or of another history than those before.
+    async def check(self, root: Root) -> Root:
+        """Refuse a root of another network, or of another history than was read before.
 
         Raises:
             WrongNetwork, NetworkReset: which of the two.
+            HorizonUnavailable: that cannot be found out now.
         """
         root.require_network(self._passphrase)
-        if self._highest is not None:
-            root.require_continuation_of(self._highest)
-        if self._highest is None or root.latest > self._highest.latest:
-            self._highest = root
+        await self._continuity.require(root)
         return root
+
+    async def ledger_hash(self, ledger: int) -> str | None:
+        """Tell a ledger's hash, in hex; None if the instance has it no more or not yet.
+
+        Raises:
+            HorizonUnavailable: it cannot be read.
+        """
+        try:
+            document = await self._server.ledgers().ledger(ledger).call()
+        except HorizonUnavailable as error:
+            if error.reason not in {NOT_FOUND, GONE}:
+                raise
+            return None
+        found = document.get("hash")
+        if not isinstance(found, str) or not _HASH.fullmatch(found):
+            raise HorizonUnavailable("malformed", f"ledger {ledger}: hash: must be 64 hex digits")
+        return found

@@ -20,6 +20,7 @@ from paywatch.domain.ledger import Batch, LedgerRecord, Position
 from paywatch.errors import HistoryGap, HorizonUnavailable, InvalidInput, RecordError
 from paywatch.horizon.arrivals import Arrivals
 from paywatch.horizon.budget import Budget
+from paywatch.horizon.continuity import ReadHistory, first_history
 from paywatch.horizon.documents import (
     PAGE_LIMIT,
     Root,
@@ -37,7 +38,7 @@ from paywatch.horizon.roots import Roots
 from paywatch.horizon.timing import Timing
 from paywatch.horizon.transport import NOT_FOUND, TIMEOUT, TOO_LARGE, HorizonTransport
 
-_TX_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class HorizonSource:
@@ -50,6 +51,7 @@ class HorizonSource:
         timing: how long to wait for what.
         rng: jitter of the waits.
         on_reconnect: told the reason each time that a stream begins anew.
+        read_history: tells which history of the network it is, and by what it is known.
         sleep: waits that many seconds.
         roots: shared with another source of the same instance.
     """
@@ -63,6 +65,7 @@ class HorizonSource:
         timing: Timing | None = None,
         rng: random.Random | None = None,
         on_reconnect: Callable[[str], None] = lambda _: None,
+        read_history: ReadHistory = first_history,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         roots: Roots | None = None,
     ) -> None:
@@ -76,7 +79,7 @@ class HorizonSource:
         self._rng = rng or random.SystemRandom()
         self._on_reconnect = on_reconnect
         self._sleep = sleep
-        self._roots = roots or Roots(self._server, passphrase, self._timing)
+        self._roots = roots or Roots(self._server, passphrase, self._timing, read_history)
         self._page_limit = PAGE_LIMIT
 
     @property
@@ -131,10 +134,19 @@ class HorizonSource:
         Raises:
             WrongNetwork: naming both.
         """
-        await self._checked_root()
+        (await self.root()).require_network(self._passphrase)
+
+    async def require_history(self, after: Position) -> None:
+        """Refuse a cursor that cannot go on here.
+
+        Raises:
+            HistoryGap, NetworkReset, WrongNetwork: it cannot.
+            HorizonUnavailable: that cannot be found out now.
+        """
+        (await self._checked_root()).require_history(after)
 
     async def _checked_root(self) -> Root:
-        return self._roots.check(await self.root())
+        return await self._roots.check(await self.root())
 
     async def tip(self) -> Position:
         """Give the start of a new account: after everything that is on the ledger already."""
@@ -248,23 +260,36 @@ class HorizonSource:
         if root.closed_at < moment:
             return root.tip
         low, high = root.elder, root.latest  # the first ledger not before `moment` is in here
-        elder_at = await self._closed_at(low)
+        elder_at = await self.closed_at(low)
         if moment < elder_at and low > 2:
             raise HistoryGap(f"the oldest ledger kept is {low}, closed at {elder_at.isoformat()}")
         while low < high:
             middle = (low + high) // 2
-            if await self._closed_at(middle) < moment:
+            if await self.closed_at(middle) < moment:
                 low = middle + 1
             else:
                 high = middle
         return Position.after_ledger(low - 1)
 
-    async def _closed_at(self, ledger: int) -> datetime:
+    async def closed_at(self, ledger: int) -> datetime:
+        """Tell when a ledger closed.
+
+        Raises:
+            HorizonUnavailable: it cannot be read.
+        """
         document = await self._server.ledgers().ledger(ledger).call()
         try:
             return read_time(document, "closed_at")
         except RecordError as error:
             raise HorizonUnavailable("malformed", f"ledger {ledger}: {error}") from error
+
+    async def ledger_hash(self, ledger: int) -> str | None:
+        """Tell a ledger's hash, in hex; None if the instance has it no more or not yet.
+
+        Raises:
+            HorizonUnavailable: it cannot be read.
+        """
+        return await self._roots.ledger_hash(ledger)
 
     async def transaction_credits(
         self, tx_hash: str, watched: Container[str]
@@ -315,5 +340,5 @@ class HorizonSource:
 
 
 def _require_hash(tx_hash: str) -> None:
-    if not _TX_HASH.fullmatch(tx_hash):
+    if not _HASH.fullmatch(tx_hash):
         raise InvalidInput("tx_hash", "must be 64 hexadecimal digits in lower case")

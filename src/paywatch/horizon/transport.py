@@ -23,6 +23,7 @@ from paywatch.horizon.sse import EventDecoder, ServerSentEvent
 from paywatch.horizon.strict_json import parse_object
 from paywatch.horizon.timing import Timing
 
+GONE: Final = "status_410"  # older than what is kept
 NOT_FOUND: Final = "not_found"  # Horizon's own 404; a proxy's is `status_404`
 TOO_LARGE: Final = "too_large"
 TIMEOUT: Final = "timeout"

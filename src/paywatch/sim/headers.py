@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
 
 from stellar_sdk import xdr
@@ -26,8 +26,12 @@ class Totals:
 
 
 def genesis(sequence: int, closed_at: datetime, totals: Totals) -> ClosedLedger:
-    """The first ledger, which holds no transactions."""
-    return _ledger(sequence, closed_at, _NO_HASH, (), totals)
+    """The first ledger, which holds no transactions.
+
+    Its header knows no time: after a reset it is the same again, to the hash, as the testnet's is.
+    """
+    made = _ledger(sequence, datetime.fromtimestamp(0, UTC), _NO_HASH, (), totals)
+    return replace(made, closed_at=closed_at)
 
 
 def next_ledger(
