@@ -1,5 +1,6 @@
 """`paywatch run` as a process: from signed envelopes on a ledger to signed webhooks."""
 
+import asyncio
 import json
 import re
 import signal
@@ -78,6 +79,26 @@ async def test_sessions_are_paid_in_three_ways_and_told_once(site: Site) -> None
         assert [event["delivery"]["state"] for event in shown["events"]] == ["delivered"]
     assert shop["webhook_secret"] not in daemon.said
     assert (await answer(site.environ, "audit"))["healthy"]
+
+
+async def test_an_account_that_is_not_on_the_ledger_is_no_alarm_and_its_sessions_expire(
+    site: Site,
+) -> None:
+    unfunded = site.network.wallet("unfunded").account_id
+    names = ("--name", "Shop", "--account", unfunded)
+    shop = await answer(site.environ, "merchant", "create", *names)
+    wanted = ("--amount", "5", "--asset", "native", "--expires-in", "1s")
+    await answer(site.environ, "session", "create", "--merchant", shop["merchant_id"], *wanted)
+    async with running(site.environ, "run") as daemon:
+        url = await daemon.url()
+        await daemon.event("session_expired")
+        async with asyncio.timeout(60):
+            while (listen := (await ready(url))["parts"]["listen"])["state"] == "starting":
+                continue
+        metrics = (await get(f"{url}/metrics"))[1]
+    assert listen["ready"], listen
+    assert listen["message"].endswith(f"waits to be funded, {unfunded} among them")
+    assert re.search(r'paywatch_stream_state="unfunded",stream="\w+"\} 1\.0', metrics)
 
 
 async def test_a_graceful_stop_finishes_the_attempt_in_flight(site: Site) -> None:

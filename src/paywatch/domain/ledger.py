@@ -269,7 +269,7 @@ class Batch:
 
     `records` holds only those with credits or a problem; `read` counts all that were read.
     `closed_at` is the ledger's clock at `upto`: everything closed before it has been read. None
-    means that nothing new is known.
+    means that nothing new is known. `unfunded` means that its account is not on the ledger.
     """
 
     records: tuple[LedgerRecord, ...]
@@ -277,6 +277,7 @@ class Batch:
     upto: Position  # inclusive
     closed_at: datetime | None
     read: int
+    unfunded: bool = False
 
     @property
     def says_nothing(self) -> bool:

@@ -56,6 +56,7 @@ class AccountStream:
         self._streamed = after  # the last position on the connection
         self._arrivals: Arrivals | None = None
         self._reconcile_at = 0.0  # the event loop's clock
+        self._unfunded = False
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """Yield batches for ever; close it with `contextlib.aclosing`.
@@ -85,6 +86,8 @@ class AccountStream:
 
     async def _next(self) -> Batch | None:
         clock = asyncio.get_running_loop().time
+        if self._unfunded:  # it has no stream: what funds it is found by a page
+            await self._reconnects.sleep(max(0.0, self._reconcile_at - clock()))
         if self._arrivals is None or clock() >= self._reconcile_at:
             return await self._reconcile()
         if len(self._early) >= MAX_UNCONFIRMED:
@@ -99,11 +102,12 @@ class AccountStream:
         batch = page.batch({self._account}, known=self._early)
         batch = replace(batch, upto=self._claims.believe(page))
         self._early = {position for position in self._early if position > page.upto}
-        if self._arrivals is not None or page.records:
+        self._unfunded = page.unfunded
+        if self._arrivals is not None or page.records or page.unfunded:
             self._reconnects.succeeded()
         if not page.is_full:
             self._reconcile_at = asyncio.get_running_loop().time() + self._timing.reconcile_s
-            if self._arrivals is None:
+            if self._arrivals is None and not page.unfunded:
                 self._streamed = self._confirmed
                 self._arrivals = self._source.connect(self._account, self._confirmed)
         return batch

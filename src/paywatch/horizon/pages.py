@@ -16,13 +16,14 @@ Raw = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything in (`after`, `upto`]; `closed_at` as in `Batch`."""
+    """Everything in (`after`, `upto`]; `closed_at` and `unfunded` as in `Batch`."""
 
     records: tuple[tuple[Position, Raw], ...]
     after: Position
     upto: Position
     closed_at: datetime | None
     is_full: bool  # there may be more at once
+    unfunded: bool = False
 
     @classmethod
     def of(
@@ -56,7 +57,7 @@ class Page:
         new = [(position, raw) for position, raw in self.records if position not in known]
         parsed = (parse_record(raw, watched) for _, raw in new)
         records = tuple(record for record in parsed if record is not None)
-        return Batch(records, self.after, self.upto, self.closed_at, len(new))
+        return Batch(records, self.after, self.upto, self.closed_at, len(new), self.unfunded)
 
 
 def place(raw: Raw) -> Position:

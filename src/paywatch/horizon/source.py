@@ -8,6 +8,7 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -159,7 +160,10 @@ class HorizonSource:
             HorizonUnavailable: try again; nothing has been claimed.
             HistoryGap, NetworkReset, WrongNetwork: do not go on here.
         """
-        return (await self.read_page(account, after)).batch({account})
+        page = await self.read_page(account, after)
+        if page.unfunded:  # one look proves nothing; the live stream looks again and again
+            return Batch((), after, after, None, 0, unfunded=True)
+        return page.batch({account})
 
     async def network_page(self, watched: Container[str], after: Position) -> Batch:
         """Read one page of everybody's operations, and keep those of watched accounts.
@@ -207,15 +211,21 @@ class HorizonSource:
         """Take Horizon's 404 for an empty page only as far as the account's own entry proves it.
 
         An account without history in the kept window answers 404, but so does an instance that
-        does not know of it yet: believing that one would skip payments. An account that does not
-        exist on the ledger proves nothing either: nothing is claimed until it does.
+        does not know of it yet: believing that one would skip payments.
+
+        An account that is not on the ledger either can have been paid nothing: what funds it is its
+        first payment, and would be its history. (Horizon forgets an account only with the last of
+        its history, and what is after `after` is kept: one that was merged away answers 200.) So
+        the 404 says what an empty page says, no less and no more: an instance that lags says it,
+        too. It is marked, and claims the tip only for who believes an empty page not before it has
+        been one for `overlap_s`.
         """
         try:
             document = await self._server.accounts().account_id(account).call()
         except HorizonUnavailable as error:
             if error.reason != NOT_FOUND:
                 raise
-            return Page((), after, after, None, is_full=False)
+            return replace(Page.of([], after, root), unfunded=True)
         if not is_untouched_since(document, after):
             raise HorizonUnavailable(NOT_FOUND, f"no history of {account}, but it has changed")
         return Page.of([], after, root)

@@ -143,7 +143,7 @@ class Follower:
 
     def _moved(self, stream: Stream, batch: Batch) -> None:
         self._beat(stream)
-        self._state(stream, "retrying" if batch.says_nothing else "live")
+        self._state(stream, _state_of(batch))
         self.metrics.position_ledger.labels(stream=stream.label).set(batch.upto.ledger)
         if batch.closed_at is not None:
             lag = (self.clock() - batch.closed_at).total_seconds()
@@ -152,6 +152,12 @@ class Follower:
     def _state(self, stream: Stream, state: str) -> None:
         shown = self.streams.say(stream.label, state)
         self.metrics.stream_state.labels(stream=stream.label).state(shown)
+
+
+def _state_of(batch: Batch) -> str:
+    if batch.says_nothing:
+        return "retrying"
+    return "unfunded" if batch.unfunded else "live"
 
 
 async def until(

@@ -25,6 +25,7 @@ STREAM_STATES = (
     "catching_up",  # claimed, nothing read yet
     "live",
     "behind",
+    "unfunded",  # waits for its account to be on the ledger
     "retrying",
     "stalled",
     "standby",

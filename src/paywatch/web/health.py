@@ -140,13 +140,16 @@ def judge_listen(
             ready=False,
             state="starting",
             message=f"{len(unknown)} of {len(lags)} streams have not read anything yet, "
-            f"{unknown[0]} among them; wait, look for reconnects in the log, or fund the account "
-            "if it is not on the ledger",
+            f"{unknown[0]} among them; wait, or look for reconnects in the log",
         )
     if states and all(state == "standby" for state in states.values()):
         message = f"{len(states)} streams are led by another process; this one stands by"
         return Finding(ready=True, state="standby", message=message)
-    return Finding(ready=True, state="ok", message=f"{len(lags)} streams are up to date")
+    message = f"{len(lags)} streams are up to date"
+    if unfunded := sorted(stream for stream in states if states[stream] == "unfunded"):
+        message += f"; of {len(unfunded)} the account is not on the ledger and waits to be funded"
+        message += f", {unfunded[0]} among them"
+    return Finding(ready=True, state="ok", message=message)
 
 
 def _seconds(lag: timedelta) -> str:

@@ -200,7 +200,9 @@ async def test_lesson_14_a_request_survives(
             assert reason in watch.reasons
 
 
-async def test_an_account_without_history_is_found_when_it_is_paid(fast: Timing) -> None:
+async def test_an_account_that_is_not_on_the_ledger_gets_on_and_is_found_when_it_is_funded(
+    fast: Timing,
+) -> None:
     horizon = HorizonSettings(stream=AT_ONCE)
     async with SimNetwork(NetworkSettings(horizon=horizon)) as network:
         fresh = network.wallet("fresh")
@@ -209,7 +211,12 @@ async def test_an_account_without_history_is_found_when_it_is_paid(fast: Timing)
             network.url, network.passphrase, timing=fast, on_reconnect=watch.reasons.append
         ) as source:
             task = asyncio.create_task(watch.follow(source, await source.tip()))
-            await watch.until(lambda: "not_found" in watch.reasons)
+            await watch.until(lambda: bool(watch.batches))
+            tip = Position.after_ledger((await network.close_ledger()).sequence)
+            await watch.until(lambda: watch.batches[-1].upto >= tip)
+            last = watch.batches[-1]
+            assert (last.unfunded, last.closed_at) == (True, network.ledger.latest.closed_at)
+            assert watch.reasons == [], "no stream was asked for"
             await network.fund("fresh", lumens="5")
             await watch.until(lambda: watch.amounts() == [50_000_000])
             task.cancel()
