@@ -45,8 +45,12 @@ async def _open_sessions(site: Site, merchant_id: str, rng: Random) -> list[Docu
     ]  # fmt: skip
 
 
-async def _pay(site: Site, sessions: list[Document], rng: Random) -> None:
-    """Pay each in one of several ways; every one of them is paid in the end."""
+async def _pay(site: Site, sessions: list[Document], rng: Random) -> int:
+    """Pay each in one of several ways; every one of them is paid in the end.
+
+    Returns how many of them are paid twice.
+    """
+    twice = 0
     for session in sessions:
         way = rng.choice(["whole", "parts", "twice", "path"])
         if way == "path" and session["asset"] != "native":
@@ -57,8 +61,10 @@ async def _pay(site: Site, sessions: list[Document], rng: Random) -> None:
             await site.pay(site.payment(session, half))
         elif way == "twice":
             await site.pay(site.payment(session), site.payment(session))
+            twice += 1
         else:
             await site.pay(site.payment(session))
+    return twice
 
 
 async def _until_moment(site: Site, daemon: Program, rng: Random) -> str:
@@ -100,6 +106,15 @@ def _paid_ids(site: Site) -> dict[str, list[str]]:
     return told
 
 
+def _held(site: Site) -> set[str]:
+    """The credits that the merchant was told are held."""
+    return {
+        json.loads(webhook.body)["data"]["credit"]
+        for webhook in site.merchant.received
+        if webhook.type == "payment.unapplied"
+    }
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", [20_261_120])
 async def test_killed_at_any_moment_every_session_is_paid_once_and_told_by_one_id(
@@ -109,6 +124,7 @@ async def test_killed_at_any_moment_every_session_is_paid_once_and_told_by_one_i
     merchant_id = await _open_shop(site)
     sessions: list[Document] = []
     moments: list[str] = []
+    twice = 0
     for _ in range(ROUNDS):
         new = await _open_sessions(site, merchant_id, rng)
         sessions += new
@@ -117,13 +133,15 @@ async def test_killed_at_any_moment_every_session_is_paid_once_and_told_by_one_i
             async with asyncio.timeout(20):
                 moments.append(await _until_moment(site, daemon, rng))
             await daemon.kill()
-            await paying
+            twice += await paying
         await _expire_leases(site)
     wanted = {session["id"] for session in sessions}
     async with running(site.environ, "run") as daemon:
         await daemon.url()
         async with asyncio.timeout(60):
-            await site.merchant.received.wait_for(lambda _: set(_paid_ids(site)) >= wanted)
+            await site.merchant.received.wait_for(
+                lambda _: set(_paid_ids(site)) >= wanted and len(_held(site)) == twice
+            )
         assert await daemon.stop() == 0, daemon.said
     told = _paid_ids(site)
     for session in sessions:
@@ -131,11 +149,11 @@ async def test_killed_at_any_moment_every_session_is_paid_once_and_told_by_one_i
         assert shown["status"] == "paid", (seed, moments)
         assert [event["id"] for event in shown["events"]] == [told[session["id"]][0]]
         assert len(set(told[session["id"]])) == 1, (seed, moments, told)
-    await _check_ledger(site, len(sessions))
+    await _check_ledger(site, len(sessions) + twice)
     assert (await answer(site.environ, "audit"))["healthy"]
 
 
-async def _check_ledger(site: Site, paid: int) -> None:
+async def _check_ledger(site: Site, told: int) -> None:
     """Every operation to the shop is a credit, once; every event was delivered."""
     history = site.network.ledger.history
     received, sent = (
@@ -147,4 +165,4 @@ async def _check_ledger(site: Site, paid: int) -> None:
         rows = await (await conn.execute("SELECT operation_id FROM credits")).fetchall()
         assert sorted(row[0] for row in rows) == sorted(received & sent)
         states = await (await conn.execute("SELECT state FROM deliveries")).fetchall()
-        assert states == [("delivered",)] * paid
+        assert states == [("delivered",)] * told

@@ -9,9 +9,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.domain.events import Event, EventType, event_id
-from paywatch.store import events, merchants
+from paywatch.domain.ledger import Position
+from paywatch.store import cursors, events, merchants
+from paywatch.store.cursors import Cursor, live_stream
 from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import generate_secret
+from support import address
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,22 @@ class Told:
     """A merchant that is told of events at `url`."""
 
     merchant_id: UUID
+    account: str
     endpoint_id: UUID
     url: str
     secret: str
 
 
 async def merchant(engine: AsyncEngine, vault: Vault, url: str, now: datetime) -> Told:
-    told = Told(uuid4(), uuid4(), url, generate_secret())
+    merchant_id = uuid4()
+    told = Told(merchant_id, address(str(merchant_id)), uuid4(), url, generate_secret())
+    watched = merchants.WatchedAccount(told.account, merchant_id, Position(0))
     sealed = vault.seal(told.secret, told.endpoint_id)
     async with engine.begin() as conn:
         await merchants.insert_merchant(conn, told.merchant_id, "shop", now)
+        await merchants.insert_account(conn, watched, now)
+        cursor = Cursor(live_stream(told.account), told.account, Position(0))
+        await cursors.open_stream(conn, cursor, now)
         endpoint = merchants.Endpoint(told.endpoint_id, url, sealed)
         await merchants.insert_endpoint(conn, told.merchant_id, endpoint, now)
     return told
@@ -43,7 +52,7 @@ async def enqueue(
         session_id = uuid4()
         type_ = EventType.SESSION_PAID
         id_ = event_id(type_, session_id)
-        new.append(Event(id_, type_, session_id, told.merchant_id, now, payload))
+        new.append(Event(id_, type_, session_id, told.account, now, payload))
     async with engine.begin() as conn:
         await events.enqueue(conn, new, now)
     return [event.id for event in new]

@@ -252,6 +252,11 @@ class Credit:
         """The identity that deduplicates money."""
         return (self.operation_id, self.change_index)
 
+    @property
+    def name(self) -> str:
+        """The identity as people write it: `OPERATION:i`."""
+        return f"{self.operation_id}:{self.change_index}"
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerRecord:

@@ -31,6 +31,28 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class HeldCredit:
+    """A credit that changes nothing, and why.
+
+    Attributes:
+        history: which history of the network it is of; with the credit's key, its identity.
+        reason: any outcome but `applied` and `returned`.
+        session_id: the session that it named, if it named one; `reference` is that session's.
+    """
+
+    credit: Credit
+    history: int
+    reason: Outcome
+    session_id: UUID | None = None
+    reference: str | None = None
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """Operation, change and history."""
+        return (*self.credit.key, self.history)
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
     """One change of a session's status, for the log of transitions."""
 
@@ -121,6 +143,16 @@ class BatchSettlement:
             (credit, outcome, settlement.session.id)
             for settlement in self.settlements
             for credit, outcome in settlement.outcomes
+        ]
+
+    def held(self, history: int) -> list[HeldCredit]:
+        """Every credit that changes nothing, in the history of the network that they are of."""
+        unmatched = [HeldCredit(credit, history, Outcome.UNMATCHED) for credit in self.unmatched]
+        return unmatched + [
+            HeldCredit(credit, history, outcome, settled.session.id, settled.session.reference)
+            for settled in self.settlements
+            for credit, outcome in settled.outcomes
+            if outcome is not Outcome.APPLIED
         ]
 
     @property

@@ -174,7 +174,11 @@ class Dispatcher:
 
     async def _attempt(self, claimed: Claimed) -> Attempt:
         started_at = self.clock()
-        with bound(session_id=claimed.session_id, event_id=claimed.event_id):
+        with bound(
+            session_id=claimed.session_id,
+            operation_id=claimed.operation_id,
+            event_id=claimed.event_id,
+        ):
             answer = await self._post(claimed, started_at)
         verdict = judge(answer, claimed.attempt, self.clock(), self.rng)
         return Attempt(claimed, started_at, answer, verdict)
@@ -242,7 +246,8 @@ def _log_attempt(attempt: Attempt, result: str) -> None:
     tell(
         f"delivery_{result}",
         event_id=str(claimed.event_id),
-        session_id=str(claimed.session_id),
+        session_id=claimed.session_id and str(claimed.session_id),
+        operation_id=claimed.operation_id and str(claimed.operation_id),
         endpoint_id=str(claimed.endpoint_id),
         attempt=claimed.attempt,
         status=answer.status,

@@ -120,7 +120,7 @@ async def _judge(engine: AsyncEngine, found: Sequence[Credit]) -> Callable[[Cred
     async with engine.connect() as plain:
         conn = await plain.execution_options(postgresql_readonly=True)
         watched = {row.account for row in await merchants.read_accounts(conn)}
-        known = await credit_store.known(conn, unique.values())
+        _, known = await credit_store.known(conn, unique.values())
         fresh = [c for key, c in unique.items() if key not in known and c.account in watched]
         named = await sessions.find_named(conn, fresh)
         unproven = await sessions.unproven(conn, named)

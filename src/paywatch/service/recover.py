@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from paywatch.domain import events as domain_events
 from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, SessionStatus
 from paywatch.domain.ledger import Credit
-from paywatch.domain.settlement import Settlement, Transition
+from paywatch.domain.settlement import HeldCredit, Settlement, Transition
 from paywatch.service.backfill import PageSource
 from paywatch.service.search import Search, Searched
 from paywatch.service.settle import Settler, paid_events
@@ -47,6 +47,7 @@ class RecoveryReport:
     proven: int  # paid sessions whose missing payment was found
     unproven: int  # paid sessions without enough credits, on Horizon neither: alarm
     marked: int  # sessions with enough credits, marked paid or told of now
+    told: int  # held credits that nobody was told of, told now
     expired: int
     released: int  # deliveries freed from a dead dispatcher's lease
     buried: int  # deliveries to endpoints that are gone, given up
@@ -122,6 +123,7 @@ class Recovery:
             proven=proven,
             unproven=unproven,
             marked=await self._repair_unmarked(since),
+            told=await self._repair_untold(since),
             expired=await self.expire_overdue(),
             released=await self._release_leases(),
             buried=await self._bury_undeliverable(),
@@ -233,6 +235,24 @@ class Recovery:
         if marked:
             self.settler.on_told()
         return len(marked)
+
+    async def _repair_untold(self, since: datetime) -> int:
+        """Tell of held credits that nobody was told of."""
+        now = self.clock()
+
+        async def tell(conn: AsyncConnection) -> list[HeldCredit]:
+            untold = await recovery.find_untold(conn, since)
+            if untold:
+                await events.enqueue(conn, map(domain_events.payment_unapplied, untold), now)
+            return untold
+
+        untold = await self._with_conn(tell)
+        for held in untold:
+            log.warning("repaired", repair="untold_credit", operation_id=str(held.key[0]))
+        self._count("untold_credit", len(untold))
+        if untold:
+            self.settler.on_told()
+        return len(untold)
 
     async def _release_leases(self) -> int:
         now = self.clock()

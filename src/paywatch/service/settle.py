@@ -238,13 +238,14 @@ class _Attempt:
         if not credits_:
             return Settled()
         locked = await sessions.lock_named(conn, credits_)
-        known = await credit_store.known(conn, credits_)
+        history, known = await credit_store.known(conn, credits_)
         fresh = {credit.key: credit for credit in credits_ if credit.key not in known}
         if not fresh:
             return Settled()
         unproven = await sessions.unproven(conn, locked)
         decided = decide_batch(locked, fresh.values(), unproven)
-        told = paid_events(decided.settlements)
+        unapplied = map(domain_events.payment_unapplied, decided.held(history))
+        told = [*paid_events(decided.settlements), *unapplied]
         await credit_store.insert_payments(conn, decided.applied, now)
         await credit_store.insert_credits(conn, decided.outcomes, now)
         await sessions.write_settled(conn, decided.changed, self._order.by, now)
@@ -285,11 +286,16 @@ def _log_settled(order: Order, settled: Settled) -> None:
             for credit, outcome, session_id in settled.outcomes
             if outcome is Outcome.APPLIED
         ],
-        told=[
-            {"event_id": str(event.id), "type": event.type, "session_id": str(event.session_id)}
-            for event in settled.told
-        ],
+        told=[_told(event) for event in settled.told],
     )
+
+
+def _told(event: Event) -> dict[str, str]:
+    if event.credit is None:
+        about = {"session_id": str(event.subject)}
+    else:
+        about = {"operation_id": str(event.credit[0])}
+    return {"event_id": str(event.id), "type": event.type, **about}
 
 
 def _warn_of_held(by: str, settled: Settled) -> None:

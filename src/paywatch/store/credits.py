@@ -6,13 +6,13 @@ that an applied credit has its payment, of a foreign key.
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from paywatch.domain.ledger import Credit
+from paywatch.domain.ledger import Asset, Credit, Memo, MemoType, Position
 from paywatch.domain.settlement import Outcome
 from paywatch.errors import StoreError
 from paywatch.store.rows import as_json, hexed
@@ -20,11 +20,14 @@ from paywatch.store.rows import as_json, hexed
 # After a reset of a test network positions come again: only those of this history are the same.
 HISTORY_SQL: Final = "(SELECT coalesce(max(number), 0)::smallint FROM histories)"
 
+# One row at least, which tells the history.
 _KNOWN = text(
     f"""
-SELECT c.operation_id, c.change_index
-  FROM json_to_recordset(CAST(:rows AS json)) AS r(operation_id bigint, change_index smallint)
-  JOIN credits c USING (operation_id, change_index) WHERE c.history = {HISTORY_SQL}"""
+WITH h AS MATERIALIZED (SELECT {HISTORY_SQL} AS history)
+SELECT h.history, k.operation_id, k.change_index
+  FROM h LEFT JOIN (
+       json_to_recordset(CAST(:rows AS json)) AS r(operation_id bigint, change_index smallint)
+       JOIN credits c USING (operation_id, change_index)) AS k USING (history)"""
 )
 
 # Two sessions paid by one transaction, or a second operation of it in a later batch, share the
@@ -63,13 +66,20 @@ ON CONFLICT (operation_id, change_index, history) DO NOTHING"""
 )
 
 
-async def known(conn: AsyncConnection, credits_: Iterable[Credit]) -> set[tuple[int, int]]:
-    """Say which of these credits are written already, by their keys."""
+async def known(
+    conn: AsyncConnection, credits_: Iterable[Credit]
+) -> tuple[int, set[tuple[int, int]]]:
+    """Say which of these credits are written already, by their keys.
+
+    Returns:
+        The history of the network that is current, and the keys known in it.
+    """
     rows = as_json(
         {"operation_id": credit.operation_id, "change_index": credit.change_index}
         for credit in credits_
     )
-    return {(row[0], row[1]) for row in await conn.execute(_KNOWN, {"rows": rows})}
+    found = (await conn.execute(_KNOWN, {"rows": rows})).all()
+    return found[0].history, {(row[1], row[2]) for row in found if row[1] is not None}
 
 
 async def insert_payments(conn: AsyncConnection, credits_: Iterable[Credit], now: datetime) -> None:
@@ -122,6 +132,23 @@ async def insert_credits(
     result = await conn.execute(_INSERT_CREDITS, {"rows": rows, "now": now})
     if result.rowcount != len(outcomes):
         raise StoreError(f"{result.rowcount} of {len(outcomes)} credits could be written")
+
+
+def credit_from(row: Row[Any]) -> Credit:
+    """Build a credit from a row of its table."""
+    return Credit(
+        operation_id=Position(row.operation_id),
+        change_index=row.change_index,
+        account=row.account,
+        muxed_id=None if row.muxed_id is None else int(row.muxed_id),
+        asset=Asset.parse(row.asset),
+        amount=row.amount,
+        tx_hash=row.tx_hash.hex(),
+        inner_tx_hash=row.inner_tx_hash.hex() if row.inner_tx_hash else None,
+        payer=row.payer,
+        memo=Memo(MemoType(row.memo_type), row.memo),
+        closed_at=row.closed_at,
+    )
 
 
 def _hash(tx_hash: str | None) -> str | None:

@@ -9,14 +9,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from paywatch.domain.events import Event
 from paywatch.store.rows import as_json, hexed
 
-# Deliveries follow only from events that are new: an event told before is not enqueued again.
+# The merchant is whoever has the account. Deliveries follow only from events that are new: an
+# event told before is not enqueued again.
 _ENQUEUE = text(
     """
 WITH told AS (
-    INSERT INTO events (id, merchant_id, type, subject, payload, occurred_at, recorded_at)
-    SELECT r.*, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
-           id uuid, merchant_id uuid, type text, subject uuid, payload bytea,
-           occurred_at timestamptz)
+    INSERT INTO events (id, type, subject, operation_id, change_index, history, payload,
+           occurred_at, merchant_id, recorded_at)
+    SELECT r.id, r.type, r.subject, r.operation_id, r.change_index, r.history, r.payload,
+           r.occurred_at, (SELECT a.merchant_id FROM accounts a WHERE a.account = r.account),
+           CAST(:now AS timestamptz)
+      FROM json_to_recordset(CAST(:rows AS json)) AS r(
+           id uuid, type text, subject uuid, account text, operation_id bigint,
+           change_index smallint, history smallint, payload bytea, occurred_at timestamptz)
     ON CONFLICT (subject, type) DO NOTHING
     RETURNING id, merchant_id
 )
@@ -28,15 +33,19 @@ SELECT told.id, endpoints.id, :now FROM told JOIN endpoints USING (merchant_id)
 
 async def enqueue(conn: AsyncConnection, events: Iterable[Event], now: datetime) -> None:
     """Write events and one delivery, due now, for each endpoint that wants them."""
-    rows = as_json(
-        {
-            "id": str(event.id),
-            "merchant_id": str(event.merchant_id),
-            "type": event.type,
-            "subject": str(event.session_id),
-            "payload": hexed(event.payload),
-            "occurred_at": event.occurred_at.isoformat(),
-        }
-        for event in events
-    )
-    await conn.execute(_ENQUEUE, {"rows": rows, "now": now})
+    await conn.execute(_ENQUEUE, {"rows": as_json(map(_row, events)), "now": now})
+
+
+def _row(event: Event) -> dict[str, object]:
+    operation_id, change_index, history = event.credit or (None, None, None)
+    return {
+        "id": str(event.id),
+        "type": event.type,
+        "subject": str(event.subject),
+        "account": event.account,
+        "operation_id": operation_id,
+        "change_index": change_index,
+        "history": history,
+        "payload": hexed(event.payload),
+        "occurred_at": event.occurred_at.isoformat(),
+    }

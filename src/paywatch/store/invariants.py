@@ -64,18 +64,22 @@ SELECT id, format('is %s, its log ends with %s', status, coalesce(ended.after, '
        SELECT t.after FROM session_transitions t
         WHERE t.session_id = sums.id ORDER BY t.id DESC LIMIT 1) ended ON true
  WHERE status <> coalesce(ended.after, 'pending')""",
-    "an_outcome_fits_its_session": """
+    # Applied by a word, it has to fit in account and asset only; what was returned was held.
+    "an_outcome_fits_its_session": f"""
+WITH {_RECENT}, judged AS (
+    SELECT c.*, CASE c.outcome WHEN 'returned' THEN c.held_as ELSE c.outcome END AS judged_as
+      FROM recent JOIN credits c ON c.session_id = recent.id
+)
 SELECT format('%s:%s', c.operation_id, c.change_index),
        format('%s %s closed at %s is %s to a session of %s %s until %s', c.account, c.asset,
-              c.closed_at, c.outcome, s.account, s.asset, s.accept_until)
-  FROM credits c JOIN checkout_sessions s ON s.id = c.session_id
- WHERE c.recorded_at >= :since
-   AND (c.account <> s.account
-        OR (c.outcome = 'wrong_asset') <> (c.asset <> s.asset)
-        OR c.outcome = 'applied' AND c.closed_at > s.accept_until
-        OR c.outcome = 'late' AND c.closed_at <= s.accept_until
-        OR c.outcome = 'duplicate' AND s.status <> 'paid'
-        OR c.outcome = 'canceled' AND s.status <> 'canceled')""",
+              c.closed_at, c.judged_as, s.account, s.asset, s.accept_until)
+  FROM judged c JOIN checkout_sessions s ON s.id = c.session_id
+ WHERE c.account <> s.account
+    OR (c.judged_as = 'wrong_asset') <> (c.asset <> s.asset)
+    OR c.judged_as = 'applied' AND c.held_as IS NULL AND c.closed_at > s.accept_until
+    OR c.judged_as = 'late' AND c.closed_at <= s.accept_until
+    OR c.judged_as = 'duplicate' AND s.status <> 'paid'
+    OR c.judged_as = 'canceled' AND s.status <> 'canceled'""",
     "a_payment_is_that_of_its_credits": """
 SELECT format('%s:%s', c.operation_id, c.change_index), 'its payment differs from it'
   FROM credits c JOIN payments p ON p.tx_hash = c.payment_tx_hash AND p.history = c.history
@@ -101,11 +105,27 @@ SELECT s.id, format('is %s, expired events: %s', s.status, count(e.id))
  WHERE s.updated_at >= :since AND s.status <> 'paid'  -- it may have expired before
  GROUP BY s.id
 HAVING (s.status = 'expired') <> (count(e.id) = 1)""",
-    "an_event_is_its_sessions": """
-SELECT e.id, 'has no derived id, or is told to another merchant than its session is of'
-  FROM events e LEFT JOIN checkout_sessions s ON s.id = e.subject
+    "one_unapplied_event_per_held_credit": """
+SELECT format('%s:%s', c.operation_id, c.change_index),
+       format('is %s, was held as %s, unapplied events: %s', c.outcome,
+              coalesce(c.held_as, 'nothing'), count(e.id))
+  FROM credits c LEFT JOIN events e
+       ON e.operation_id = c.operation_id AND e.change_index = c.change_index
+      AND e.history = c.history AND e.type = 'payment.unapplied'
+ WHERE c.recorded_at >= :since
+ GROUP BY c.operation_id, c.change_index, c.history
+HAVING count(e.id) <> CASE WHEN coalesce(c.held_as, c.outcome) = 'applied' THEN 0 ELSE 1 END""",
+    "an_event_is_its_sessions_or_credits": """
+SELECT e.id, 'has no derived id, or is told to another merchant than it is about'
+  FROM events e
+  LEFT JOIN checkout_sessions s ON s.id = e.subject
+  LEFT JOIN credits c ON c.operation_id = e.operation_id AND c.change_index = e.change_index
+                     AND c.history = e.history
+  LEFT JOIN accounts a ON a.account = c.account
  WHERE e.recorded_at >= :since
-   AND (substr(e.id::text, 15, 1) <> '5' OR e.merchant_id <> s.merchant_id)""",
+   AND (substr(e.id::text, 15, 1) <> '5'
+        OR (e.type = 'payment.unapplied') <> (c.operation_id IS NOT NULL)
+        OR e.merchant_id <> coalesce(a.merchant_id, s.merchant_id))""",
     "an_event_is_on_its_way_or_ended": """
 SELECT e.id, 'has no delivery to an endpoint that was there before it'
   FROM events e JOIN endpoints n USING (merchant_id)

@@ -37,7 +37,8 @@ class Claimed:
 
     event_id: UUID
     endpoint_id: UUID
-    session_id: UUID  # what the event tells of
+    session_id: UUID | None  # what the event tells of: a session, or a credit of this operation
+    operation_id: int | None
     lease_token: UUID
     attempt: int  # the number of the attempt to be made, from 1
     url: str
@@ -110,7 +111,8 @@ WITH RECURSIVE waiting AS (
     RETURNING d.event_id, d.endpoint_id, d.lease_token, d.attempts_made
 )
 SELECT leased.*, endpoints.url, endpoints.sealed_secret, events.payload,
-       events.subject AS session_id
+       CASE WHEN events.operation_id IS NULL THEN events.subject END AS session_id,
+       events.operation_id
   FROM leased
   JOIN events ON events.id = leased.event_id
   JOIN endpoints ON endpoints.id = leased.endpoint_id"""
@@ -249,6 +251,7 @@ def _claimed(row: Row[Any]) -> Claimed:
         event_id=row.event_id,
         endpoint_id=row.endpoint_id,
         session_id=row.session_id,
+        operation_id=row.operation_id,
         lease_token=row.lease_token,
         attempt=row.attempts_made + 1,
         url=row.url,

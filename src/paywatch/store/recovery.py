@@ -3,14 +3,16 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.checkout import CheckoutSession
-from paywatch.domain.ledger import Asset, Credit, Memo, MemoType, Position
+from paywatch.domain.ledger import Credit
+from paywatch.domain.settlement import HeldCredit, Outcome
+from paywatch.store.credits import credit_from
 from paywatch.store.rows import as_json
 from paywatch.store.sessions import SESSION_COLUMNS, session_from
 from paywatch.store.tables import OPEN_STATUSES_SQL
@@ -65,6 +67,19 @@ _APPLIED = text(
 SELECT c.* FROM credits c
  WHERE c.session_id = ANY(:ids) AND c.outcome = 'applied'
  ORDER BY c.history, c.operation_id, c.change_index"""
+)
+
+# Held credits that nobody was told of, such as those from before that was done.
+_UNTOLD = text(
+    f"""
+SELECT c.*, coalesce(c.held_as, c.outcome) AS reason, s.id AS named, s.reference
+  FROM credits c LEFT JOIN checkout_sessions s
+       ON s.id = c.session_id AND c.outcome <> 'applied'  -- else by a word, not by the payer
+ WHERE c.recorded_at >= :since AND coalesce(c.held_as, c.outcome) <> 'applied'
+   AND NOT EXISTS (
+       SELECT FROM events e WHERE e.type = 'payment.unapplied' AND e.operation_id = c.operation_id
+          AND e.change_index = c.change_index AND e.history = c.history)
+ ORDER BY c.operation_id LIMIT {BATCH}"""
 )
 
 # Guarded by the status and by the age: a session that was paid, or announced anew, since it was
@@ -137,8 +152,16 @@ async def applied_credits(conn: AsyncConnection, ids: Collection[UUID]) -> dict[
     """Read the applied credits of sessions, in ledger order."""
     found: dict[UUID, list[Credit]] = defaultdict(list)
     for row in await conn.execute(_APPLIED, {"ids": list(ids)}):
-        found[row.session_id].append(_credit(row))
+        found[row.session_id].append(credit_from(row))
     return found
+
+
+async def find_untold(conn: AsyncConnection, since: datetime) -> list[HeldCredit]:
+    """Find credits that were held since that moment, and whose merchant was not told."""
+    return [
+        HeldCredit(credit_from(row), row.history, Outcome(row.reason), row.named, row.reference)
+        for row in await conn.execute(_UNTOLD, {"since": since})
+    ]
 
 
 async def back_to_pending(
@@ -163,19 +186,3 @@ async def log_transitions(
         dict(zip(names, (str(part) for part in change), strict=True)) for change in changes
     )
     await conn.execute(_LOG, {"rows": rows, "now": now})
-
-
-def _credit(row: Row[Any]) -> Credit:
-    return Credit(
-        operation_id=Position(row.operation_id),
-        change_index=row.change_index,
-        account=row.account,
-        muxed_id=None if row.muxed_id is None else int(row.muxed_id),
-        asset=Asset.parse(row.asset),
-        amount=row.amount,
-        tx_hash=row.tx_hash.hex(),
-        inner_tx_hash=row.inner_tx_hash.hex() if row.inner_tx_hash else None,
-        payer=row.payer,
-        memo=Memo(MemoType(row.memo_type), row.memo),
-        closed_at=row.closed_at,
-    )

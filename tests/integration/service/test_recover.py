@@ -115,7 +115,7 @@ async def test_on_a_healthy_database_it_changes_nothing_and_asks_nobody(care: Ca
     )
     before = await care.shop.rows("SELECT * FROM checkout_sessions ORDER BY id")
     report = await care.run()
-    assert report == RecoveryReport(0, 0, 0, 0, 0, 0, 0, 0, (), ())
+    assert report == RecoveryReport(0, 0, 0, 0, 0, 0, 0, 0, 0, (), ())
     assert report.healthy
     assert await care.shop.rows("SELECT * FROM checkout_sessions ORDER BY id") == before
     assert care.pages.asked == []
@@ -771,3 +771,18 @@ async def test_a_long_search_on_a_slow_horizon_is_no_loop_that_hangs_and_a_stop_
     stop.set()
     await running
     assert await care.shop.session() == ("processing", 0)
+
+
+async def test_held_credits_that_nobody_was_told_of_are_told_once(care: Care) -> None:
+    """As after an upgrade from a version that did not tell."""
+    await care.shop.add_session()
+    wrong, nameless = make_credit(asset=USDC), make_credit(tx=2, memo=Memo.none())
+    await care.shop.settle(wrong, nameless, make_credit(40, tx=3))
+    told = "SELECT id, operation_id, payload FROM events ORDER BY operation_id"
+    before = await care.shop.rows(told)
+    await care.forget_event()
+    report = await care.run()
+    assert (report.told, report.healthy) == (2, True)
+    assert await care.shop.rows(told) == before
+    assert care.repaired("untold_credit") == 2
+    assert (await care.run()).told == 0

@@ -14,6 +14,7 @@ from paywatch.service.settle import Order
 from support import (
     NOW,
     USDC,
+    XLM,
     Shop,
     address,
     batch_of,
@@ -115,7 +116,10 @@ async def test_a_second_payment_of_a_paid_session_warns_and_changes_nothing(shop
     ]
     assert await shop.rows("SELECT * FROM checkout_sessions") == before
     assert len(await shop.rows("SELECT tx_hash FROM payments")) == 1
-    assert len(await shop.rows("SELECT event_id FROM deliveries")) == 1
+    assert await shop.rows("SELECT type FROM events ORDER BY type") == [
+        ("checkout.session.paid",),
+        ("payment.unapplied",),
+    ]
     [warning] = [line for line in logs if line["log_level"] == "warning"]
     assert (warning["event"], warning["outcome"]) == ("credit_held", "duplicate")
 
@@ -142,6 +146,50 @@ async def test_lesson_12_what_matches_nothing_or_is_not_what_was_asked_is_held_w
         "unmatched",
     ]
     assert await shop.session() == ("pending", 0)
+
+
+async def test_each_held_credit_is_told_once_with_its_reason_however_often_it_is_read(
+    shop: Shop,
+) -> None:
+    session = await shop.add_session(expires_at=closing(1010))
+    other = Shop(
+        shop.engine, account=address("other shop"), merchant_id=uuid4(), endpoint_id=uuid4()
+    )
+    await other.open()
+    held = [
+        make_credit(ledger=1001, asset=USDC),
+        make_credit(ledger=1003),  # the second
+        make_credit(ledger=1004, memo=Memo.none(), account=other.account),
+    ]
+    for _ in range(3):
+        await shop.settle(make_credit(ledger=1002), *held)
+
+    told = await shop.rows(
+        "SELECT e.operation_id, e.change_index, e.history, e.merchant_id, d.endpoint_id,"
+        " convert_from(e.payload, 'UTF8')::json -> 'data' FROM events e JOIN deliveries d"
+        " ON d.event_id = e.id WHERE e.type = 'payment.unapplied' ORDER BY e.operation_id"
+    )
+    assert [row[:3] for row in told] == [(credit.operation_id, 0, 0) for credit in held]
+    owners = [(one.merchant_id, one.endpoint_id) for one in (shop, shop, other)]
+    assert [row[3:5] for row in told] == owners
+    names = ("credit", "reason", "session_id", "reference")
+    assert [tuple(row[5][name] for name in names) for row in told] == [
+        (held[0].name, "wrong_asset", str(session.id), "order-1"),
+        (held[1].name, "duplicate", str(session.id), "order-1"),
+        (held[2].name, "unmatched", None, None),
+    ]
+
+
+async def test_a_held_credit_of_a_later_history_at_the_same_position_is_told_too(
+    shop: Shop,
+) -> None:
+    credit = make_credit(memo=Memo.none())
+    await shop.settle(credit)
+    await shop.execute("INSERT INTO histories VALUES (1, 0, :now)", now=NOW)
+    await shop.execute("UPDATE cursors SET history = 1")
+    await shop.settle(credit)
+    await shop.settle(credit)
+    assert await shop.rows("SELECT history FROM events ORDER BY history") == [(0,), (1,)]
 
 
 async def test_a_payment_in_the_last_second_read_an_hour_later_is_in_time(shop: Shop) -> None:
@@ -300,14 +348,16 @@ async def test_a_negative_amount_is_refused_by_the_table_itself(shop: Shop) -> N
     assert await shop.session() == ("paid", 100)
 
 
+@pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("size", [1, 20, 200])
 async def test_lesson_7_the_number_of_statements_per_batch_is_constant(
-    shop: Shop, size: int
+    shop: Shop, size: int, held: bool
 ) -> None:
     for number in range(1, size + 1):
         await shop.add_session(number)
     claim = await shop.claim()
-    credits_ = [make_credit(tx=n, memo=Memo.of_id(n)) for n in range(1, size + 1)]
+    asset = USDC if held else XLM
+    credits_ = [make_credit(tx=n, memo=Memo.of_id(n), asset=asset) for n in range(1, size + 1)]
     statements: list[str] = []
 
     @event.listens_for(shop.engine.sync_engine, "before_cursor_execute")

@@ -79,9 +79,23 @@ PLANTS: Final = {
         f"DELETE FROM events WHERE subject = ({_OF} 3)",
         f"UPDATE events SET subject = ({_OF} 5) WHERE subject = ({_OF} 3)",
     ],
-    "an_event_is_its_sessions": [
+    "one_unapplied_event_per_held_credit": [
+        "DELETE FROM events WHERE type = 'payment.unapplied'",
+        "UPDATE credits SET outcome = 'applied' WHERE outcome = 'duplicate'",
+        (
+            f"UPDATE events SET operation_id = {make_credit(tx=3).operation_id}"
+            f" WHERE operation_id = {make_credit(tx=4).operation_id}"
+        ),
+        "UPDATE events SET history = 1 WHERE type = 'payment.unapplied'",
+    ],
+    "an_event_is_its_sessions_or_credits": [
         f"UPDATE events SET id = 'aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa' WHERE subject = ({_OF} 3)",
         f"UPDATE events SET merchant_id = gen_random_uuid() WHERE subject = ({_OF} 3)",
+        (
+            "UPDATE events SET merchant_id = gen_random_uuid()"
+            f" WHERE operation_id = {make_credit(tx=6).operation_id}"
+        ),
+        "UPDATE events SET type = 'payment.unapplied' WHERE type = 'checkout.session.expired'",
     ],
     "an_event_is_on_its_way_or_ended": [
         f"DELETE FROM deliveries WHERE event_id = (SELECT id FROM events WHERE subject = ({_OF} 3))"

@@ -186,7 +186,7 @@ def settled_rows(ids: list[str]) -> str:
 
 def event_rows(ids: list[str]) -> str:
     row = {
-        "merchant_id": str(MERCHANT_ID),
+        "account": ACCOUNT,
         "type": "checkout.session.expired",
         "payload": "\\x00",
         "occurred_at": NOW.isoformat(),

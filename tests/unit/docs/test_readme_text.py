@@ -25,7 +25,7 @@ def test_the_outcomes_are_all_there() -> None:
 
 
 def test_the_events_are_all_there() -> None:
-    assert re.findall(r"^`(checkout\.\S+)`: ", TEXT, re.MULTILINE) == list(EventType)
+    assert re.findall(r"^`((?:checkout|payment)\.\S+)`: ", TEXT, re.MULTILINE) == list(EventType)
 
 
 def test_the_commands_of_make_exist() -> None:

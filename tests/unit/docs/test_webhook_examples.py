@@ -17,9 +17,10 @@ import pytest
 from standardwebhooks import WebhookVerificationError
 
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
-from paywatch.domain.events import event_id, session_expired, session_paid
+from paywatch.domain.events import event_id, payment_unapplied, session_expired, session_paid
 from paywatch.domain.ledger import Asset, Credit, Memo, Position
 from paywatch.domain.policy import Policy
+from paywatch.domain.settlement import HeldCredit, Outcome
 from paywatch.webhooks.signing import generate_secret, sign
 from support import address
 from support.documents import ROOT, blocks, examples
@@ -136,7 +137,7 @@ def forgeries() -> dict[str, Delivered]:
 
 def event_id_of_another() -> UUID:
     event = session_expired(make_session())
-    return event_id(event.type, event.session_id)
+    return event_id(event.type, event.subject)
 
 
 def genuine() -> dict[str, Delivered]:
@@ -217,10 +218,18 @@ def base64_of(body: bytes) -> str:
     return base64.b64encode(body).decode()
 
 
-def test_the_event_that_is_shown_is_the_event_that_is_sent() -> None:
-    [shown] = [block.text for block in blocks(README) if block.language == "json"]
-    event = session_paid(make_session(), make_credit(make_session()))
-    assert shown == json.dumps(json.loads(event.payload), indent=2) + "\n"
+def test_the_events_that_are_shown_are_the_events_that_are_sent() -> None:
+    session = make_session()
+    again = replace(
+        make_credit(session),
+        operation_id=Position.of(1204341, 3, 1),
+        tx_hash="66d9ad1f7abc5a2e28f3a1cbb37c0f2ea19b9f2f9a60a67d2c1a05e0ec2b9bb1",
+        closed_at=datetime(2026, 11, 20, 10, 5, 10, tzinfo=UTC),
+    )
+    held = HeldCredit(again, 0, Outcome.DUPLICATE, session.id, session.reference)
+    sent = [session_paid(session, make_credit(session)), payment_unapplied(held)]
+    shown = [block.text for block in blocks(README) if block.language == "json"]
+    assert shown == [json.dumps(json.loads(event.payload), indent=2) + "\n" for event in sent]
 
 
 def test_the_expired_event_has_the_same_fields_without_the_payment() -> None:

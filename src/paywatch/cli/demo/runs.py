@@ -138,7 +138,8 @@ async def _tell_webhooks(town: Town) -> None:
             heard[webhook.id] += 1
             signature = "verified" if webhook.verified_by(secret, time.time()) else "NOT VERIFIED"
             again = f", time {heard[webhook.id]}" if heard[webhook.id] > 1 else ""
-            subject = _told(webhook).get("session_id")
+            about = _told(webhook)
+            subject = about.get("session_id") or f"credit {about.get('credit')}"
             say(f"told      {subject}  {webhook.type} {webhook.id}, signature {signature}{again}")
 
 
