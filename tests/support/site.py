@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,8 +34,7 @@ class Site:
     @property
     def environ(self) -> dict[str, str]:
         """An environment without anybody's settings but ours."""
-        others = {k: v for k, v in os.environ.items() if not k.startswith("PAYWATCH_")}
-        return others | self.settings
+        return environ_of(self.settings)
 
     def having(self, **settings: str) -> "Site":
         """The same with other settings: `http_port="0"`; an empty one is not set."""
@@ -74,6 +73,26 @@ class Site:
         ]
 
 
+def settings_of(network: SimNetwork, database_url: str) -> dict[str, str]:
+    """The settings of a paywatch that watches this network."""
+    return {
+        "PAYWATCH_DATABASE_URL": database_url,
+        "PAYWATCH_SECRET_KEY": KEY,
+        "PAYWATCH_HORIZON_URL": network.url,
+        "PAYWATCH_NETWORK_PASSPHRASE": network.passphrase,
+        "PAYWATCH_HORIZON_HOURLY_REQUESTS": "10000000",
+        "PAYWATCH_HTTP_PORT": "0",
+        "PAYWATCH_ALLOW_PRIVATE_WEBHOOKS": "true",
+        "PAYWATCH_LOG_FORMAT": "json",
+    }
+
+
+def environ_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """An environment without anybody's settings but these."""
+    others = {k: v for k, v in os.environ.items() if not k.startswith("PAYWATCH_")}
+    return others | dict(settings)
+
+
 @asynccontextmanager
 async def open_site(database_url: str, close_every_s: float = 0.2) -> AsyncIterator[Site]:
     """A network whose clock runs fast, with a shop and a customer who trust the issuer's USD."""
@@ -84,16 +103,7 @@ async def open_site(database_url: str, close_every_s: float = 0.2) -> AsyncItera
     )
     async with SimNetwork(settings) as network, Merchant() as merchant:
         shop, customer, issuer = (network.wallet(n) for n in ("shop", "customer", "issuer"))
-        environ = {
-            "PAYWATCH_DATABASE_URL": database_url,
-            "PAYWATCH_SECRET_KEY": KEY,
-            "PAYWATCH_HORIZON_URL": network.url,
-            "PAYWATCH_NETWORK_PASSPHRASE": network.passphrase,
-            "PAYWATCH_HORIZON_HOURLY_REQUESTS": "10000000",
-            "PAYWATCH_HTTP_PORT": "0",
-            "PAYWATCH_ALLOW_PRIVATE_WEBHOOKS": "true",
-            "PAYWATCH_LOG_FORMAT": "json",
-        }
+        environ = settings_of(network, database_url)
         site = Site(network, merchant, shop, customer, environ)
         wallets = (shop, customer, issuer)
         await site.pay(network.root.build([CreateAccount(w.account_id, "100000") for w in wallets]))
