@@ -9,6 +9,7 @@
     ├── RecordError              a Horizon record that cannot be read: quarantined
     ├── StoreError
     │   ├── CursorMoved          another instance moved the cursor: stand down
+    │   ├── DatabaseAway         it was away when the work was to end: it is done again later
     │   └── MigrationError       the schema is not the program's
     ├── HorizonError
     │   ├── HorizonUnavailable   try again later, after `retry_after` seconds if given
@@ -61,6 +62,10 @@ class StoreError(PaywatchError):
 
 class CursorMoved(StoreError):
     """Another instance moved this cursor: it leads, this one stands down."""
+
+
+class DatabaseAway(StoreError):
+    """The database was away when the work was to end: it is done again later."""
 
 
 class MigrationError(StoreError):

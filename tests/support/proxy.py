@@ -28,22 +28,53 @@ class Proxy:
         self.cut = Cut.NEVER
         self.cuts = 0
         self.port = 0
+        self._open = asyncio.Event()
+        self._open.set()
+        self._conversations: set[asyncio.Task[None]] = set()
+
+    def stall(self) -> None:
+        """Pass nothing on any more, and tell nobody: a network that swallows everything."""
+        self._open.clear()
+
+    async def lose_all(self) -> None:
+        """Lose all connections at once, on both sides."""
+        for conversation in [*self._conversations]:
+            conversation.cancel()
+        await asyncio.gather(*self._conversations, return_exceptions=True)
+
+    async def flow(self) -> None:
+        """Pass everything on again; connections that were stalled are lost meanwhile."""
+        await self.lose_all()
+        self._open.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversation = asyncio.current_task()
+        assert conversation is not None
+        self._conversations.add(conversation)
+        try:
+            await self._converse(reader, writer)
+        except asyncio.CancelledError:
+            pass  # lost on purpose, or the test has ended
+        finally:
+            self._conversations.discard(conversation)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_unix_connection(self._socket_path)
         committed = asyncio.Event()
         pumps = [
             asyncio.create_task(self._to_server(reader, server_writer, committed)),
             asyncio.create_task(self._to_client(server_reader, writer, committed)),
         ]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-        for end in (writer, server_writer):
-            end.close()
-            with contextlib.suppress(OSError):
-                await end.wait_closed()
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for end in (writer, server_writer):
+                end.close()
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
 
     async def _to_server(
         self, client: asyncio.StreamReader, server: asyncio.StreamWriter, committed: asyncio.Event
@@ -54,6 +85,7 @@ class Proxy:
                 if self.cut is Cut.BEFORE_COMMIT:
                     return
                 committed.set()
+            await self._open.wait()
             server.write(data)
             await server.drain()
 
@@ -63,6 +95,7 @@ class Proxy:
         while data := await server.read(65536):
             if committed.is_set():
                 return
+            await self._open.wait()
             client.write(data)
             await client.drain()
 

@@ -30,7 +30,7 @@ from paywatch.domain.delivery import (
     Verdict,
     judge,
 )
-from paywatch.errors import SealError
+from paywatch.errors import DatabaseAway, SealError
 from paywatch.store import outbox
 from paywatch.store.outbox import Attempt, Claimed, Room
 from paywatch.store.retry import is_data_error, persistently
@@ -127,13 +127,16 @@ class Dispatcher:
         self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop` is set, then finish the attempts in flight."""
+        """Deliver until `stop` is set, then finish the attempts in flight.
+
+        One that a database that is away cannot record then is made again after its lease.
+        """
         async with asyncio.TaskGroup() as attempts:
             while not stop.is_set():
                 self._wake.clear()
-                for claimed in await self._claim():
+                for claimed in await self._claim(stop):
                     self._in_flight += 1
-                    attempts.create_task(self._deliver(claimed))
+                    attempts.create_task(self._deliver(claimed, stop))
                 self.beat()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), self.limits.poll_s)
@@ -144,7 +147,7 @@ class Dispatcher:
         made = await asyncio.gather(*(self._attempt(one) for one in claimed))
         return await self._record(made)
 
-    async def _claim(self) -> list[Claimed]:
+    async def _claim(self, stop: asyncio.Event | None = None) -> list[Claimed]:
         room = Room(self.limits.in_flight - self._in_flight, self.limits.per_endpoint)
         if room.slots <= 0:
             return []
@@ -155,9 +158,14 @@ class Dispatcher:
             async with self._engine.begin() as conn:
                 return await outbox.claim(conn, room, token, self.clock(), self.limits.lease)
 
-        return await persistently(lease, rng=self.rng, on_retry=lambda _: self.beat())
+        try:
+            return await persistently(
+                lease, rng=self.rng, on_retry=lambda _: self.beat(), stop=stop
+            )
+        except DatabaseAway:
+            return []
 
-    async def _deliver(self, claimed: Claimed) -> None:
+    async def _deliver(self, claimed: Claimed, stop: asyncio.Event) -> None:
         """Make the attempt and record it, together with all that ended meanwhile.
 
         While one transaction runs, attempts gather; whoever gets the lock next records them all.
@@ -167,7 +175,9 @@ class Dispatcher:
             self._made.append(attempt)  # the list of now: it may have changed hands meanwhile
             async with self._recording:
                 made, self._made = self._made, []
-                await self._record(made)
+                await self._record(made, stop)
+        except DatabaseAway:
+            log.warning("attempts_not_recorded", attempts=len(made))
         finally:
             self._in_flight -= 1
             self.wake()
@@ -191,7 +201,9 @@ class Dispatcher:
         headers = self.sign([secret], str(claimed.event_id), sent_at, claimed.payload)
         return await self.sender.post(claimed.url, headers, claimed.payload)
 
-    async def _record(self, made: Sequence[Attempt]) -> Dispatched:
+    async def _record(
+        self, made: Sequence[Attempt], stop: asyncio.Event | None = None
+    ) -> Dispatched:
         if not made:
             return Dispatched()
 
@@ -200,14 +212,14 @@ class Dispatcher:
                 return await outbox.record(conn, made, self.clock())
 
         try:
-            recorded = await persistently(write, rng=self.rng)
+            recorded = await persistently(write, rng=self.rng, stop=stop)
         except DBAPIError as error:
             if not is_data_error(error):
                 raise
             # Whatever a merchant's server answered, the verdict must be kept.
             log.exception("answers_not_recordable", attempts=len(made))
             made = [_without_answer(attempt) for attempt in made]
-            recorded = await persistently(write, rng=self.rng)
+            recorded = await persistently(write, rng=self.rng, stop=stop)
         return self._report(made, recorded)
 
     def _report(self, made: Sequence[Attempt], recorded: set[outbox.LeaseKey]) -> Dispatched:

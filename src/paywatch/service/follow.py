@@ -1,10 +1,11 @@
-"""Follow: one stream, by one leader, from its cursor on; the others stand by."""
+"""Follow: one stream, while this process leads it, from its cursor on."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -12,10 +13,11 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.domain.ledger import Batch, Position
-from paywatch.errors import CursorMoved, HorizonError, NotFound
+from paywatch.errors import CursorMoved, DatabaseAway, HorizonError, NotFound
+from paywatch.service.elect import Election
 from paywatch.service.settle import Order, Settler
 from paywatch.service.streams import Streams
-from paywatch.service.waiting import wait_for
+from paywatch.service.waiting import either, unless, wait_for
 from paywatch.store import cursors
 from paywatch.store.cursors import Cursor
 from paywatch.store.retry import persistently
@@ -29,7 +31,7 @@ class Timing:
     """How long a listener waits, in seconds."""
 
     accounts_s: float = 2.0  # between two looks for new accounts
-    standby_s: float = 45.0  # a leader that moved nothing for so long is gone
+    again_s: float = 1.0  # before a leader claims a cursor again that somebody has moved
     stopped_s: float = 60.0  # between two tries of a stream that may not go on
     allowance_s: float = 120.0  # a stream without progress for so long is stuck
 
@@ -57,6 +59,7 @@ class Follower:
     """Follows streams, each call one of them."""
 
     engine: AsyncEngine
+    election: Election
     settler: Settler
     clock: Callable[[], datetime]
     rng: Random
@@ -66,73 +69,74 @@ class Follower:
     streams: Streams = field(default_factory=Streams)
 
     async def keep_following(self, stream: Stream, stop: asyncio.Event) -> None:
-        """Follow one stream; stand by while another instance does."""
+        """Follow one stream whenever this process leads it, until `stop` is set."""
+        show = partial(self._show, stream)
+        show(leads=False)
+        with self.election.candidate(stream.name, show):
+            while not stop.is_set():
+                lost = await unless(stop, self.election.lead(stream.name))
+                if lost is not None:
+                    async with either(stop, lost) as over:
+                        await self._follow_as_leader(stream, over)
+        self.streams.forget(stream.label)
+        self.metrics.stream_leader.remove(stream.label)
+        self.metrics.stream_state.remove(stream.label)
+
+    async def _follow_as_leader(self, stream: Stream, over: asyncio.Event) -> None:
+        """Follow until the leadership is over, or something has to be looked at anew."""
         name = f"listen:{stream.label}"
         self.progress.watch(name, timedelta(seconds=self.timing.allowance_s), self.clock())
-        while not stop.is_set():
-            try:
-                await self.streams.run(stream.label, self.follow(stream, stop))
-                self._beat(stream)  # the watchdog may have cut off what hung
-            except CursorMoved as moved:
-                log.warning("standing_by", stream=stream.label, why=str(moved))
-                self._state(stream, "standby")
-                await self._stand_by(stream, stop)
-            except HorizonError as error:
-                # Going on would lose money, and so would forgetting: say it, and look again.
-                log.error("stream_stopped", stream=stream.label, error=str(error))  # noqa: TRY400 # no bug of ours to trace
-                self._state(stream, "stopped")
-                await wait_for(stop, self.timing.stopped_s)
-                self._beat(stream)
-        self.progress.forget(name)
+        try:
+            await self.streams.run(stream.label, self.follow(stream, over))
+        except DatabaseAway:
+            log.warning("batch_left", stream=stream.label)
+        except CursorMoved as moved:
+            log.warning("cursor_moved", stream=stream.label, why=str(moved))
+            await wait_for(over, self.timing.again_s)
+        except HorizonError as error:
+            # Going on would lose money, and so would forgetting: say it, and look again.
+            log.error("stream_stopped", stream=stream.label, error=str(error))  # noqa: TRY400 # no bug of ours to trace
+            self._state(stream, "stopped")
+            await wait_for(over, self.timing.stopped_s)
+        finally:
+            self.progress.forget(name)
+        if over.is_set():
+            self._state(stream, "standby")
 
-    async def follow(self, stream: Stream, stop: asyncio.Event) -> None:
-        """Take the stream over and settle its batches until `stop` is set.
+    async def follow(self, stream: Stream, over: asyncio.Event) -> None:
+        """Take the stream over and settle its batches until `over` is set.
 
-        A batch that was begun is finished before it returns.
+        A batch that was begun is finished before it returns, unless the database is away.
 
         Raises:
             CursorMoved: another instance took the stream over.
+            DatabaseAway: `over` is set, and the database did not take the batch.
             HistoryGap, NetworkReset, WrongNetwork: the stream may not go on.
         """
-        claim = await self._claim(stream)
+        claim = await self._claim(stream, over)
         self._state(stream, "catching_up")
-        async with aclosing(until(stop, stream.batches(claim.position))) as batches:
+        async with aclosing(until(over, stream.batches(claim.position))) as batches:
             async for batch in batches:
                 order = Order(batch, by=claim.stream, claim=claim)
-                await self.settler.settle(order, lambda: self._retrying(stream))
+                await self.settler.settle(order, lambda: self._retrying(stream), over)
                 self._moved(stream, batch)
 
-    async def _claim(self, stream: Stream) -> Cursor:
+    async def _claim(self, stream: Stream, over: asyncio.Event) -> Cursor:
         async def take() -> Cursor | None:
             async with self.engine.begin() as conn:
                 return await cursors.claim(conn, stream.name, self.clock())
 
-        claim = await self._persistently(stream, take)
+        claim = await persistently(
+            take, rng=self.rng, on_retry=lambda _: self._beat(stream), stop=over
+        )
         if claim is None:
             raise NotFound(f"there is no cursor of the stream {stream.name}")
         return claim
 
-    async def _stand_by(self, stream: Stream, stop: asyncio.Event) -> None:
-        """Return when the leader has moved nothing for a while, or at `stop`."""
-
-        async def read() -> Cursor | None:
-            async with self.engine.begin() as conn:
-                return await cursors.read(conn, stream.name)
-
-        before = await self._persistently(stream, read)
-        while not stop.is_set():
-            await wait_for(stop, self.timing.standby_s)
-            self._beat(stream)
-            now_at = await self._persistently(stream, read)
-            if now_at == before:
-                return
-            before = now_at
-
-    async def _persistently(
-        self, stream: Stream, run: Callable[[], Awaitable[Cursor | None]]
-    ) -> Cursor | None:
-        """Run a transaction; a listener that waits for the database has not hung."""
-        return await persistently(run, rng=self.rng, on_retry=lambda _: self._beat(stream))
+    def _show(self, stream: Stream, leads: bool) -> None:
+        self.metrics.stream_leader.labels(stream=stream.label).set(leads)
+        if not leads:
+            self._state(stream, "standby")
 
     def _beat(self, stream: Stream) -> None:
         self.progress.beat(f"listen:{stream.label}", self.clock())

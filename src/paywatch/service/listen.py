@@ -8,7 +8,7 @@ from typing import Protocol
 
 from paywatch.domain.ledger import Batch, Position
 from paywatch.service.follow import Follower, Stream
-from paywatch.service.waiting import wait_for
+from paywatch.service.waiting import unless, wait_for
 from paywatch.store import merchants
 from paywatch.store.cursors import live_stream
 from paywatch.store.retry import persistently
@@ -32,9 +32,10 @@ class Listener:
     async def run(self, stop: asyncio.Event) -> None:
         """Follow every account until `stop` is set; accounts added meanwhile are taken up."""
         async with asyncio.TaskGroup() as streams:
+            streams.create_task(self.follower.election.run(stop), name="election")
             followed: set[str] = set()
             while not stop.is_set():
-                for account in sorted(set(await self._accounts()) - followed):
+                for account in sorted(set(await unless(stop, self._accounts()) or ()) - followed):
                     followed.add(account)
                     stream = Stream(
                         live_stream(account), account, partial(self.source.batches, account)

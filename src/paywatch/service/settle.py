@@ -5,6 +5,7 @@ the cursor, locks the sessions, decides, and writes credits, payments, sessions,
 deliveries. Whatever fails, either all of it happened or nothing did.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +92,12 @@ class Settler:
     rng: Random
     on_told: Callable[[], None] = lambda: None
 
-    async def settle(self, order: Order, at_work: Callable[[], None] = lambda: None) -> Settled:
+    async def settle(
+        self,
+        order: Order,
+        at_work: Callable[[], None] = lambda: None,
+        stop: asyncio.Event | None = None,
+    ) -> Settled:
         """Settle a batch, however often the database has to be asked.
 
         Transient errors are tried again without end. A record that the database refuses is found
@@ -100,10 +106,12 @@ class Settler:
         Args:
             order: the batch.
             at_work: called before each wait for a database that is away.
+            stop: when it is set, a database that is away is waited for no longer.
 
         Raises:
             CursorMoved: another instance moved the cursor; nothing was written.
             NetworkReset: another history has begun since the batch was read; nothing was written.
+            DatabaseAway: `stop` is set. If COMMIT was not answered it may all be written.
         """
         if order.batch.says_nothing:
             return Settled()
@@ -113,7 +121,7 @@ class Settler:
             self.metrics.settlement_retries.labels(reason=reason).inc()
             at_work()
 
-        settled = await persistently(attempt.run, rng=self.rng, on_retry=retry)
+        settled = await persistently(attempt.run, rng=self.rng, on_retry=retry, stop=stop)
         self._report(order, settled)
         return settled
 

@@ -59,6 +59,10 @@ class Streams:
         self._said[label] = state
         return self._show(label)
 
+    def forget(self, label: str) -> None:
+        """This process follows the stream no more."""
+        self._said.pop(label, None)
+
     def judge(self, label: str, pace: Pace) -> str:
         """Take the watchdog's judgement; give what is to be shown."""
         self._pace[label] = pace

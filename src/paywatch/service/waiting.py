@@ -1,7 +1,8 @@
 """Waiting that a graceful stop cuts short."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,6 +15,24 @@ async def wait_for(stop: asyncio.Event, seconds: float) -> None:
             await stop.wait()
     except TimeoutError:
         return
+
+
+@asynccontextmanager
+async def either(*events: asyncio.Event) -> AsyncIterator[asyncio.Event]:
+    """Give an event that is set as soon as one of these is."""
+    one = asyncio.Event()
+
+    async def pass_on(event: asyncio.Event) -> None:
+        await event.wait()
+        one.set()
+
+    tasks = [asyncio.create_task(pass_on(event)) for event in events]
+    try:
+        yield one
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:

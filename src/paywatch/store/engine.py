@@ -1,10 +1,13 @@
 """Connections to PostgreSQL, with the limits that every one of them has."""
 
+from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from paywatch.errors import ConfigError
 
@@ -13,11 +16,22 @@ LIMITS: Final = {
     "synchronous_commit": "on",  # a settled payment survives a power cut
     "lock_timeout": "5s",
     "statement_timeout": "30s",
-    "idle_in_transaction_session_timeout": "30s",
+    # No transaction waits for anything but the database. One that does belongs to a process that
+    # is frozen, and what it has locked another one needs.
+    "idle_in_transaction_session_timeout": "5s",
     "application_name": "paywatch",
 }
+LOCK_LIMITS: Final = LIMITS | {"idle_session_timeout": "3s", "statement_timeout": "3s"}
 CONNECT_TIMEOUT_S: Final = 5
 POOL_SIZE: Final = 10
+_CONNECT: Final = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    # A server that is cut off says nothing, for ever: 25 s of silence on the wire end it.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 
 
 def sqlalchemy_url(database_url: str) -> URL:
@@ -38,18 +52,48 @@ def sqlalchemy_url(database_url: str) -> URL:
 
 
 def create_engine(database_url: str, pool_size: int = POOL_SIZE) -> AsyncEngine:
-    """Make a pool of connections, each with `LIMITS` set by the server at its start.
+    """Make a pool of connections, each with `LIMITS`.
 
     Transactions are SERIALIZABLE. A connection is asked for a sign of life when it leaves the
     pool, so that a restarted server costs a new connection and not a failed batch.
     """
-    options = " ".join(f"-c {name}={value}" for name, value in LIMITS.items())
-    return create_async_engine(
+    engine = create_async_engine(
         sqlalchemy_url(database_url),
         isolation_level="SERIALIZABLE",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=30,
         pool_pre_ping=True,
-        connect_args={"options": options, "connect_timeout": CONNECT_TIMEOUT_S},
+        connect_args=_CONNECT,
     )
+    return _limited(engine, LIMITS)
+
+
+def create_lock_engine(engine: AsyncEngine) -> AsyncEngine:
+    """Make a source of connections outside the pool to the same database, to hold locks by.
+
+    No transaction is ever open on them, and the server ends one that says nothing for
+    `LOCK_LIMITS["idle_session_timeout"]`: its holder is frozen, or cut off.
+    """
+    alone = create_async_engine(
+        engine.url, isolation_level="AUTOCOMMIT", poolclass=NullPool, connect_args=_CONNECT
+    )
+    return _limited(alone, LOCK_LIMITS)
+
+
+def _limited(engine: AsyncEngine, limits: Mapping[str, str]) -> AsyncEngine:
+    """Have the limits set on each new connection.
+
+    By a statement, not as the connection's options: poolers refuse these, or are told to drop
+    them, and then there would be no limits at all.
+    """
+    values = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in limits.items())
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _limit(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        transactional = not connection.autocommit
+        connection.autocommit = True  # a setting goes with the transaction that made it
+        connection.cursor().execute(f"SELECT {values}")
+        connection.autocommit = not transactional
+
+    return engine

@@ -5,6 +5,7 @@ SQLSTATE classes: PostgreSQL, appendix A.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from random import Random
 from typing import Final, TypeVar
@@ -12,6 +13,8 @@ from typing import Final, TypeVar
 import structlog
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from paywatch.errors import DatabaseAway
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -75,6 +78,7 @@ async def persistently(
     *,
     rng: Random,
     on_retry: Callable[[str], None] = lambda _reason: None,
+    stop: asyncio.Event | None = None,
 ) -> T:
     """Run a whole transaction again and again until no transient error stands in its way.
 
@@ -85,6 +89,11 @@ async def persistently(
         run: opens, fills and commits one transaction; must be safe to repeat.
         rng: for the jitter.
         on_retry: told the reason before each wait.
+        stop: given by a caller that loses nothing by giving up: once it is set, a try that was
+            begun is finished, and none is begun again.
+
+    Raises:
+        DatabaseAway: the try failed, and `stop` is set.
     """
     for retry in count(1):
         try:
@@ -95,5 +104,17 @@ async def persistently(
                 raise
             log.warning("database_retry", reason=reason, retry=retry, error=type(error).__name__)
             on_retry(reason)
-            await asyncio.sleep(wait_before(retry, rng))
+            if await _is_set_within(wait_before(retry, rng), stop):
+                raise DatabaseAway from error
     raise AssertionError
+
+
+async def _is_set_within(seconds: float, stop: asyncio.Event | None) -> bool:
+    """Wait, but no longer than until `stop` is set."""
+    if stop is None:
+        await asyncio.sleep(seconds)
+        return False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    return stop.is_set()

@@ -153,6 +153,9 @@ class Metrics:
         self.horizon_requests = self._counter(
             "horizon_requests", "Requests to Horizon by status code, or why there was none.", "code"
         )
+        self.stream_leader = self._gauge(
+            "stream_leader", "1 if this process leads the stream, 0 if it stands by.", "stream"
+        )
         self.reconnects = self._counter("reconnects", "Streams opened again.", "reason")
         self.rebuilds = self._counter(
             "stream_rebuilds", "Streams that stalled and were begun anew.", "stream"

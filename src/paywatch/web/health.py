@@ -124,6 +124,10 @@ def judge_listen(
         if found := sorted(stream for stream in states if states[stream] == state):
             message = f"{len(found)} of {len(states)} streams {remedy}; the first is {found[0]}"
             return Finding(ready=False, state=state, message=message)
+    if states and all(state == "standby" for state in states.values()):
+        message = f"{len(states)} streams are led by another process; this one stands by"
+        return Finding(ready=True, state="standby", message=message)
+    lags = {stream: lag for stream, lag in lags.items() if states.get(stream) != "standby"}
     unknown = sorted(stream for stream, lag in lags.items() if lag is None)
     behind = {stream: lag for stream, lag in lags.items() if lag and lag > BEHIND_AFTER}
     if behind:
@@ -142,9 +146,6 @@ def judge_listen(
             message=f"{len(unknown)} of {len(lags)} streams have not read anything yet, "
             f"{unknown[0]} among them; wait, or look for reconnects in the log",
         )
-    if states and all(state == "standby" for state in states.values()):
-        message = f"{len(states)} streams are led by another process; this one stands by"
-        return Finding(ready=True, state="standby", message=message)
     message = f"{len(lags)} streams are up to date"
     if unfunded := sorted(stream for stream in states if states[stream] == "unfunded"):
         message += f"; of {len(unfunded)} the account is not on the ledger and waits to be funded"

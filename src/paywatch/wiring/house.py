@@ -18,6 +18,7 @@ from paywatch.service import dispatch, recover
 from paywatch.service.backfill import Backfill, PageSource
 from paywatch.service.checkout import Checkout
 from paywatch.service.dispatch import Dispatcher, Sender
+from paywatch.service.elect import Election
 from paywatch.service.follow import Follower
 from paywatch.service.gauges import Gauges
 from paywatch.service.listen import Listener
@@ -25,6 +26,7 @@ from paywatch.service.recover import Recovery
 from paywatch.service.settle import Settler
 from paywatch.service.streams import Streams
 from paywatch.service.watchdog import Watchdog
+from paywatch.store.engine import create_lock_engine
 from paywatch.telemetry import Metrics, Progress
 from paywatch.webhooks.guard import Policy, check_url
 from paywatch.webhooks.sealing import Vault
@@ -53,6 +55,7 @@ class House:
     source: HorizonSource
     metrics: Metrics
     vault: Vault
+    election: Election
     clock: Callable[[], datetime] = wall_clock
     rng: Random = field(default_factory=SystemRandom)
     progress: Progress = field(default_factory=Progress)
@@ -107,6 +110,7 @@ class House:
         """The live streams."""
         follower = Follower(
             self.engine,
+            self.election,
             self.settler,
             self.clock,
             self.rng,
@@ -170,5 +174,7 @@ async def furnish(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Hous
     """
     vault = Vault(ensure_secret_key(settings))
     metrics = Metrics()
+    progress = Progress()
+    election = Election(create_lock_engine(engine), wall_clock, SystemRandom(), progress)
     async with open_source(settings, metrics) as source:
-        yield House(settings, engine, source, metrics, vault)
+        yield House(settings, engine, source, metrics, vault, election, progress=progress)

@@ -10,6 +10,7 @@ from paywatch.service.follow import Follower
 from paywatch.service.listen import Listener
 from paywatch.telemetry import Progress
 from support import ACCOUNT, NOW, Shop
+from support.elections import election_on
 
 
 class Away:
@@ -33,12 +34,15 @@ class Away:
 
 async def test_an_outage_of_two_hours_does_not_look_like_a_hung_listener(shop: Shop) -> None:
     away, progress, stop = Away(), Progress(), asyncio.Event()
-    follower = Follower(shop.engine, shop.settler, away.clock, Random(1), shop.metrics, progress)
+    election = election_on(shop.engine, away.clock, progress)
+    follower = Follower(
+        shop.engine, election, shop.settler, away.clock, Random(1), shop.metrics, progress
+    )
     listener = Listener(follower, away)
     running = asyncio.create_task(listener.run(stop))
     await asyncio.wait_for(away.hours_later.wait(), 10)
     assert away.now - NOW == timedelta(hours=2)
-    assert progress.stale(away.now) == []
+    assert f"listen:{ACCOUNT}" not in progress.stale(away.now)
     state = {"stream": ACCOUNT, "paywatch_stream_state": "retrying"}
     assert shop.metrics.registry.get_sample_value("paywatch_stream_state", state) == 1
     stop.set()

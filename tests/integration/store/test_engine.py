@@ -27,7 +27,7 @@ async def test_every_connection_of_the_pool_has_the_limits(
         "synchronous_commit": "on",
         "lock_timeout": "5s",
         "statement_timeout": "30s",
-        "idle_in_transaction_session_timeout": "30s",
+        "idle_in_transaction_session_timeout": "5s",
         "application_name": "paywatch",
         "transaction_isolation": "serializable",
     }

@@ -16,9 +16,10 @@ from paywatch.config import CONFIG_VARIABLE, Settings, env_name, load
 from paywatch.domain.delivery import JITTER, MAX_RETRY_AFTER, SCHEDULE
 from paywatch.domain.settlement import Outcome
 from paywatch.horizon.timing import Timing as HorizonTiming
-from paywatch.service.follow import Timing as ListenTiming
+from paywatch.service.elect import Timing as ElectTiming
 from paywatch.service.recover import RecoveryReport
 from paywatch.service.recover import Timing as RecoverTiming
+from paywatch.store.engine import LOCK_LIMITS
 from paywatch.webhooks.sender import Limits
 from paywatch.wiring import Role
 from paywatch.wiring.house import LEASE
@@ -132,10 +133,9 @@ def test_the_limits_of_a_webhook_are_the_programs() -> None:
 
 
 def test_the_waits_are_the_programs() -> None:
-    standby_s = ListenTiming().standby_s
-    takeover = f"{standby_s:g} to {2 * standby_s:g} seconds"
-    assert takeover in TEXT
-    assert takeover in README.read_text()
+    assert ElectTiming().round_s == 0.5
+    assert "every half second" in TEXT
+    assert f"after {LOCK_LIMITS['idle_session_timeout'][:-1]} seconds of silence" in TEXT
     assert RecoverTiming().expire_s == 5
     assert "the daemon does this every five seconds" in TEXT
     assert RecoverTiming().interval_s == 300

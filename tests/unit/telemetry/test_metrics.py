@@ -39,6 +39,7 @@ EVERYTHING = {
     "paywatch_invariants_checked_timestamp_seconds",
     "paywatch_horizon_requests",
     "paywatch_reconnects",
+    "paywatch_stream_leader",
     "paywatch_stream_rebuilds",
     "paywatch_stream_state",
 }

@@ -79,6 +79,18 @@ def test_lesson_17_upstream_behind_and_we_behind_are_different_states() -> None:
     assert judge_listen({"G1": s(0)}).ready
 
 
+def test_a_standby_is_ready_however_far_its_leader_is_behind() -> None:
+    """It can do its work, which is to take over; the leader's own page tells the lag."""
+    finding = judge_listen({"G1": s(3600), "G2": None}, {"G1": "standby", "G2": "standby"})
+    assert (finding.ready, finding.state) == (True, "standby")
+
+
+def test_a_leader_answers_for_the_streams_that_it_leads() -> None:
+    states = {"G1": "live", "G2": "standby"}
+    assert judge_listen({"G1": s(0), "G2": s(3600)}, states).state == "ok"
+    assert judge_listen({"G1": s(3600), "G2": s(0)}, states).state == "behind"
+
+
 async def test_a_check_that_hangs_does_not_hold_up_the_others() -> None:
     hung = asyncio.Event()
 
