@@ -67,7 +67,7 @@ class Depth:
 
     pending: int
     dead: int
-    oldest_due_at: datetime | None  # of those that are due by now
+    oldest_due_at: datetime | None  # of those that are due and that nobody is about
 
 
 # A dead endpoint with a hundred thousand due deliveries costs as much as one with ten: endpoints
@@ -175,11 +175,19 @@ UPDATE deliveries SET lease_token = NULL, lease_until = NULL
 RETURNING event_id, endpoint_id"""
 )
 
+# An endpoint with attempts in flight has its share of the dispatchers: if more is due there than it
+# takes, that is its own slowness, however old it grows.
 _DEPTH = text(
     """
 SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
        count(*) FILTER (WHERE state = 'dead') AS dead,
-       min(due_at) FILTER (WHERE state = 'pending' AND due_at <= :now) AS oldest_due_at
+       min(due_at) FILTER (
+           WHERE state = 'pending' AND due_at <= :now
+             AND endpoint_id NOT IN (
+                 SELECT endpoint_id FROM deliveries
+                  WHERE lease_token IS NOT NULL AND lease_until > :now)
+             AND endpoint_id NOT IN (SELECT id FROM endpoints WHERE disabled_at IS NOT NULL)
+       ) AS oldest_due_at
   FROM deliveries WHERE state IN ('pending', 'dead')"""
 )
 

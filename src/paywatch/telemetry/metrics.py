@@ -127,7 +127,8 @@ class Metrics:
         )
         self.outbox_depth = self._gauge("outbox_deliveries", "Deliveries not finished.")
         self.outbox_oldest = self._gauge(
-            "outbox_oldest_seconds", "How long the most overdue delivery is due; 0 if none is."
+            "outbox_oldest_seconds",
+            "How long a delivery is due at an endpoint where none is being made; 0 if none is.",
         )
         self.dead_letters = self._gauge(
             "dead_letters", "Deliveries that were given up and nobody has resent."

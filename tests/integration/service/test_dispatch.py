@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from aiohttp import web
@@ -21,6 +21,7 @@ from paywatch.service.dispatch import Dispatched, Dispatcher, Limits
 from paywatch.store import outbox
 from paywatch.store.engine import create_engine, sqlalchemy_url
 from paywatch.store.invariants import find_violations
+from paywatch.store.outbox import Room
 from paywatch.telemetry import Metrics
 from paywatch.webhooks import sender as webhook_sender
 from paywatch.webhooks.guard import Policy
@@ -551,6 +552,35 @@ async def test_a_dead_endpoint_delays_no_other_merchant(engine: AsyncEngine, clo
     assert {"dead": False, "state": "delivered", "count": 120} in states
     assert {"dead": True, "state": "pending", "count": 2000} in states
     assert len(await rows(engine, "SELECT 1 FROM deliveries WHERE lease_token IS NOT NULL")) == 0
+
+
+async def test_an_endpoint_that_is_only_slow_does_not_make_our_dispatcher_late(
+    engine: AsyncEngine, clock: Clock
+) -> None:
+    """`PaywatchOutboxOld` paged for whoever was the most overdue of all."""
+
+    async def oldest() -> datetime | None:
+        async with engine.connect() as conn:
+            return (await outbox.depth(conn, clock.now)).oldest_due_at
+
+    slow = await merchant(engine, VAULT, "https://slow.example/", clock.now)
+    await enqueue(engine, slow, clock.now, count=3)
+    since = clock.now
+    clock.now += timedelta(hours=1)
+    assert await oldest() == since, "nobody makes them"
+    room, token = Room(1, 1), uuid4()
+    async with engine.begin() as conn:
+        await outbox.claim(conn, room, token, clock.now, timedelta(seconds=30))
+    assert await oldest() is None, "two more are due, and one is in flight"
+    other = await merchant(engine, VAULT, "https://other.example/", clock.now)
+    await enqueue(engine, other, clock.now)
+    assert await oldest() == clock.now, "and nobody is about that one"
+    clock.now += timedelta(seconds=31)
+    assert await oldest() == since, "whoever had the lease has gone"
+    async with engine.begin() as conn:
+        await outbox.release_dead_leases(conn, clock.now)
+        await outbox.disable(conn, {slow.endpoint_id: "gone"}, clock.now)
+    assert await oldest() == clock.now - timedelta(seconds=31)
 
 
 async def test_hundreds_are_in_flight_on_one_loop(engine: AsyncEngine, clock: Clock) -> None:
