@@ -7,7 +7,7 @@ session that is paid between recovery's look and its write stays paid.
 import asyncio
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import accumulate
 from random import Random
@@ -23,7 +23,7 @@ from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, Sessio
 from paywatch.domain.ledger import Credit
 from paywatch.domain.settlement import HeldCredit, Settlement, Transition
 from paywatch.service.backfill import PageSource
-from paywatch.service.search import Search, Searched
+from paywatch.service.search import Memory, Search, Searched
 from paywatch.service.settle import Settler, paid_events
 from paywatch.service.waiting import unless, wait_for
 from paywatch.store import events, invariants, outbox, quarantine, recovery, sessions
@@ -91,6 +91,7 @@ class Recovery:
     metrics: Metrics
     timing: Timing = Timing()
     at_work: Callable[[], None] = lambda: None
+    memory: Memory = field(default_factory=Memory)
 
     async def run(self, stop: asyncio.Event, progress: Progress) -> None:
         """Repair every `interval_s` and expire every `expire_s` until `stop` is set.
@@ -275,7 +276,7 @@ class Recovery:
 
     @property
     def _search(self) -> Search:
-        return Search(self.settler, self.source, BY, self.at_work)
+        return Search(self.settler, self.source, self.memory, BY, self.at_work)
 
     async def _with_conn(
         self,

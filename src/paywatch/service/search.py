@@ -2,14 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import structlog
 
 from paywatch.domain.checkout import CheckoutSession
-from paywatch.domain.ledger import Batch, Credit, LedgerRecord, Memo
+from paywatch.domain.ledger import Batch, Credit, LedgerRecord, Memo, Position
 from paywatch.errors import HorizonError
 from paywatch.service.backfill import PageSource
 from paywatch.service.settle import Order, Settler
@@ -17,6 +18,7 @@ from paywatch.service.settle import Order, Settler
 log = structlog.stdlib.get_logger(__name__)
 
 LONGEST: Final = 500  # pages of an account that one search reads
+REMEMBERED: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +33,44 @@ class Searched:
         return [session.id for session in sessions if session.account not in self.failed]
 
 
+@dataclass
+class Memory:
+    """Up to where sessions were searched for in vain: the next search goes on from there.
+
+    A session that nothing proves would else cost all pages since its opening in every run. After
+    REMEMBERED it is searched for from the beginning again: Horizon may fill in behind.
+    """
+
+    _searched: dict[tuple[int, UUID], tuple[Position, datetime]] = field(default_factory=dict)
+
+    def begin(self, history: int, session: CheckoutSession, now: datetime) -> Position:
+        """Where to begin to search for a session."""
+        upto, since = self._searched.get((history, session.id), (Position(0), now))
+        return max(session.opened_position, upto if now - since < REMEMBERED else Position(0))
+
+    def note(
+        self, history: int, wanted: Iterable[CheckoutSession], upto: Position, now: datetime
+    ) -> None:
+        """All up to there has been searched."""
+        self._searched = {k: v for k, v in self._searched.items() if now - v[1] < REMEMBERED}
+        for session in wanted:
+            _, since = self._searched.get((history, session.id), (upto, now))
+            self._searched[history, session.id] = (upto, since)
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """Searches the accounts of sessions.
 
     Attributes:
+        memory: of earlier searches.
         by: who searches, for the logs and the quarantine's key.
         at_work: called after each look at Horizon.
     """
 
     settler: Settler
     source: PageSource
+    memory: Memory
     by: str
     at_work: Callable[[], None]
 
@@ -66,14 +95,16 @@ class Search:
     ) -> AsyncIterator[int]:
         """Page through an account from the first session's opening to the last one's deadline.
 
-        What names none of these sessions is the stream's business, and so is what cannot be read.
+        What an earlier search has read is left out. What names none of these sessions is the
+        stream's business, and so is what cannot be read.
         Yields how much of each page was settled.
 
         Raises:
             HorizonError: Horizon cannot be read, or has more pages than one run may read.
         """
         history = await self.settler.history()
-        after = position = min(session.opened_position for session in wanted)
+        now = self.settler.clock()
+        position = min(self.memory.begin(history, session, now) for session in wanted)
         deadline = max(session.terms.accept_until for session in wanted)
         for _ in range(LONGEST):
             batch = await self.source.page(account, position)
@@ -82,9 +113,14 @@ class Search:
             if evidence.records:
                 yield await self._settle(account, evidence, history)
             position = batch.upto
+            if batch.read:  # what an empty page claims, another instance may know better
+                self.memory.note(history, wanted, position, now)
             if batch.read == 0 or (batch.closed_at is not None and batch.closed_at > deadline):
                 return
-        raise HorizonError(f"{account}: more than {LONGEST} pages from {after} on: run a backfill")
+        raise HorizonError(
+            f"{account}: {LONGEST} pages searched, up to ledger {position.ledger}; the next run"
+            " goes on from there"
+        )
 
     async def _settle(self, account: str, evidence: Batch, history: int) -> int:
         order = Order(evidence, by=f"{self.by}:{account}", history=history)

@@ -257,6 +257,35 @@ async def test_a_search_without_an_end_is_given_up_and_reported(
     assert len(care.pages.asked) == 3
 
 
+@pytest.mark.breaks_invariants
+async def test_a_session_that_nothing_proves_does_not_cost_all_its_pages_in_each_run(
+    care: Care, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "LONGEST", 4)
+    now = NOW
+    await care.shop.add_session(expires_at=NOW + timedelta(days=30))
+    await care.mark_paid()
+    care.pages.size = 1
+    care.pages.credits = [make_credit(7, tx=n, memo=Memo.none()) for n in range(1, 10)]
+    settler = replace(care.shop.settler, clock=lambda: now)
+    recovery = replace(care.recovery, settler=settler)
+
+    async def pages() -> int:
+        care.pages.asked.clear()
+        report = await recovery.run_once()
+        assert (report.unsearched, report.unproven) in {((ACCOUNT,), 0), ((), 1)}
+        return len(care.pages.asked)
+
+    assert [await pages() for _ in range(5)] == [4, 4, 2, 1, 1], "it goes on where it ended"
+    care.pages.credits.append(make_credit(7, tx=10, memo=Memo.none()))
+    assert await pages() == 2, "what is new"
+    now += timedelta(days=1)
+    assert await pages() == 4, "Horizon may have filled in behind"
+    [proof] = care.pages.credits = [make_credit(100, tx=20)]
+    assert (await recovery.run_once()).proven == 1
+    assert care.pages.asked[-1][1] <= proof.operation_id
+
+
 async def test_what_names_no_stuck_session_is_left_to_the_stream(care: Care) -> None:
     """Else each run would put the same unreadable record into quarantine again."""
     await care.shop.add_session()
