@@ -134,6 +134,11 @@ def test_all_problems_are_reported_at_once_by_name_with_the_remedy(tmp_path: Pat
         ("database_url", "postgresql://paywatch:hunter2@db"),
         ("database_url", "postgresql://paywatch:hunter2/x@db/paywatch"),
         ("database_url", "hunter2"),
+        ("audit_interval", "-1"),
+        ("audit_interval", "59"),
+        ("audit_interval", "7201"),
+        ("audit_window", "299"),
+        ("audit_window", "1799"),  # less than lies between two audits
         ("secret_key", "hunter2"),
         ("secret_key", base64.b64encode(bytes(31)).decode()),
         ("secret_key", KEY + "!"),
@@ -144,6 +149,11 @@ def test_a_value_out_of_bounds_is_refused_by_name_and_not_echoed(setting: str, v
     keys = {} if setting == "secret_key" else {"PAYWATCH_SECRET_KEY": KEY}
     (problem,) = problems({**keys, name: value}, None, *([value] if len(value) > 5 else []))
     assert problem.startswith(f"{name}: ")
+
+
+def test_audits_can_be_switched_off_whatever_their_window() -> None:
+    off = load({"PAYWATCH_AUDIT_INTERVAL": "0", "PAYWATCH_AUDIT_WINDOW": "300"})
+    assert off.audit_interval == 0
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

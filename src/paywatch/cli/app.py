@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from paywatch.cli import care, demo, explain, network, serving, setup, shop
+from paywatch.cli import audit, care, demo, explain, network, serving, setup, shop
 from paywatch.cli.running import HonestGroup
 
 app = typer.Typer(
@@ -46,7 +46,7 @@ app.add_typer(shop.session, name="session")
 app.command("run")(serving.run)
 app.command("backfill")(care.backfill)
 app.command("recover")(care.recover)
-app.command("audit")(care.audit)
+app.command("audit")(audit.audit)
 app.command("explain")(explain.explain)
 app.command("doctor")(setup.doctor)
 app.command("sim")(network.sim)

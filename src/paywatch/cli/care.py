@@ -1,22 +1,23 @@
-"""Commands that look after the data: backfill, recover, audit."""
+"""Commands that look after the data: backfill, recover."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from paywatch.cli.arguments import LedgerOrTime, parse_account, parse_ledger_or_time
+from paywatch.cli.arguments import parse_account
+from paywatch.cli.audit import show_violations
 from paywatch.cli.output import emit_json, say, show_fields, show_table
 from paywatch.cli.progress import ShownPages
 from paywatch.cli.running import Json, load_settings, open_house, run
+from paywatch.cli.span import Span, too_late
 from paywatch.config import Settings
 from paywatch.domain.ledger import Position
-from paywatch.errors import HorizonUnavailable, InvalidInput, NotFound
+from paywatch.errors import HorizonUnavailable, NotFound
 from paywatch.service.backfill import BEHIND, Backfill, BackfillReport
 from paywatch.service.recover import RecoveryReport
 from paywatch.store import merchants
-from paywatch.store.invariants import INVARIANTS, Violation
 from paywatch.store.merchants import WatchedAccount
 from paywatch.wiring import House
 
@@ -47,10 +48,7 @@ def backfill(
     Safe beside the running daemon and safe to repeat: what is known already changes nothing.
     Killed in the middle, it goes on from there when it is started again.
     """
-    wanted = _Range(
-        parse_ledger_or_time(begin, "from") if begin else None,
-        parse_ledger_or_time(end, "to") if end else None,
-    )
+    wanted = Span.parse(begin, end)
     only = [parse_account(account) for account in accounts or ()]
     reports = run(_backfill(load_settings(), only, wanted))
     documents = [_backfill_document(report) for report in reports]
@@ -63,40 +61,16 @@ def backfill(
     say("Nothing had been missed." if not found else f"{found} credits had been missed; settled.")
 
 
-class _Range:
-    """What was asked for, resolved against a Horizon only when needed."""
-
-    def __init__(self, begin: LedgerOrTime | None, end: LedgerOrTime | None) -> None:
-        self._begin = begin
-        self._end = end
-
-    async def after(self, house: House, account: WatchedAccount) -> Position:
-        """The position before the first operation to read."""
-        if self._begin is None:
-            return account.start_position
-        if self._begin.at is not None:
-            return await house.polite.position_at(self._begin.at)
-        return Position.after_ledger((self._begin.ledger or 1) - 1)
-
-    async def upto(self, house: House) -> Position:
-        """The position of the last operation to read."""
-        tip = await house.source.tip()
-        if self._end is None:
-            return tip
-        if self._end.at is not None:
-            return min(tip, await house.polite.position_at(self._end.at))
-        return min(tip, Position.after_ledger(self._end.ledger or 1))
-
-
 async def _backfill(
-    settings: Settings, accounts: Sequence[str], wanted: _Range
+    settings: Settings, accounts: Sequence[str], wanted: Span
 ) -> list[BackfillReport]:
     async with open_house(settings) as house:
         watched = await _watched(house, accounts)
         upto = await wanted.upto(house)
-        spans = [(one.account, await wanted.after(house, one)) for one in watched]
+        begin = await wanted.after(house)
+        spans = [(one.account, one.start_position if begin is None else begin) for one in watched]
         if any(after > upto for _, after in spans):
-            raise InvalidInput("from", f"is after the last ledger to read, {upto.ledger}")
+            raise too_late(upto)
         polite = house.polite
         with ShownPages(polite, spans, upto, lambda: polite.budget.left) as pages:
             return await _each(house.backfill(pages), spans, upto)
@@ -142,8 +116,8 @@ def _backfill_document(report: BackfillReport) -> dict[str, object]:
 def recover(*, as_json: Json = False) -> None:
     """Do every repair once: look on Horizon for what was missed, free leases, expire, check.
 
-    The daemon does the same every few minutes. Exits with 1 if something is left that needs a
-    person.
+    What changed in the last seven days is looked at; `paywatch audit` checks everything. The daemon
+    does the same every few minutes. Exits with 1 if something is left that needs a person.
     """
     report = run(_recover(load_settings()))
     if as_json:
@@ -153,51 +127,13 @@ def recover(*, as_json: Json = False) -> None:
         show_fields(counts)
         if report.unsearched:
             say(f"Horizon could not be asked about {', '.join(report.unsearched)}: repeat later.")
-        _show_violations(report.violations)
+        show_violations(report.violations)
     if not report.healthy:
         raise typer.Exit(1)
 
 
 async def _recover(settings: Settings) -> RecoveryReport:
     async with open_house(settings) as house:
+        with suppress(HorizonUnavailable):  # most repairs do not need it; the others say so
+            await house.source.check_network()
         return await house.recovery.run_once()
-
-
-def audit(*, as_json: Json = False) -> None:
-    """Check what must always hold, of everything in the database; repairs nothing.
-
-    Exits with 1 if an invariant is broken.
-    """
-    violations, checked_at = run(_audit(load_settings()))
-    if as_json:
-        emit_json(
-            {
-                "healthy": not violations,
-                "checked_at": checked_at.isoformat(),
-                "invariants": list(INVARIANTS),
-                "violations": [
-                    {"invariant": v.invariant, "subject": v.subject, "problem": v.problem}
-                    for v in violations
-                ],
-            }
-        )
-    elif violations:
-        _show_violations(violations)
-        say(
-            "Run `paywatch recover`; what stays broken then is a bug: keep the database and report."
-        )
-    else:
-        say(f"All {len(INVARIANTS)} invariants hold.")
-    if violations:
-        raise typer.Exit(1)
-
-
-async def _audit(settings: Settings) -> tuple[tuple[Violation, ...], datetime]:
-    async with open_house(settings) as house:
-        return await house.recovery.check_invariants(None), house.clock()
-
-
-def _show_violations(violations: Sequence[Violation]) -> None:
-    if violations:
-        rows = [(v.invariant, v.subject, v.problem) for v in violations]
-        show_table("broken invariants", ("invariant", "subject", "problem"), rows)

@@ -1,14 +1,14 @@
-"""A progress bar for backfills, on a terminal only."""
+"""A progress bar for backfills and audits, on a terminal only."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from paywatch.domain.ledger import Batch, Position
-from paywatch.service.backfill import PageSource
+from paywatch.service.audit import NETWORK, AuditSource
 
 
 class ShownPages:
@@ -16,14 +16,14 @@ class ShownPages:
 
     Args:
         source: where the pages come from.
-        spans: account and begin of each backfill, in the order they are done.
+        spans: account (or NETWORK) and begin of each span, in the order they are read.
         upto: where they all end.
         requests_left: tells how many requests the budget has left.
     """
 
     def __init__(
         self,
-        source: PageSource,
+        source: AuditSource,
         spans: Sequence[tuple[str, Position]],
         upto: Position,
         requests_left: Callable[[], int],
@@ -43,7 +43,7 @@ class ShownPages:
         )
         self._tasks: dict[str, TaskID] = {
             account: self._bar.add_task(
-                f"{account[:4]}…{account[-4:]}",
+                account if account == NETWORK else f"{account[:4]}…{account[-4:]}",
                 total=max(1, upto.ledger - after.ledger),
                 start=False,
                 ledger=after.ledger,
@@ -64,11 +64,22 @@ class ShownPages:
         """Leave it as it is."""
         self._bar.stop()
 
+    async def tip(self) -> Position:
+        """Give the source's own."""
+        return await self._source.tip()
+
     async def page(self, account: str, after: Position) -> Batch:
         """Read one page; see `PageSource`."""
+        self._bar.start_task(self._tasks[account])
+        return self._show(account, await self._source.page(account, after))
+
+    async def network_page(self, watched: Container[str], after: Position) -> Batch:
+        """Read one page of everybody's; see `AuditSource`."""
+        self._bar.start_task(self._tasks[NETWORK])
+        return self._show(NETWORK, await self._source.network_page(watched, after))
+
+    def _show(self, account: str, batch: Batch) -> Batch:
         task = self._tasks[account]
-        self._bar.start_task(task)
-        batch = await self._source.page(account, after)
         ledger = min(batch.upto, self._upto).ledger
         self._read[account] += batch.read
         elapsed_s = self._bar.tasks[task].elapsed

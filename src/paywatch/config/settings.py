@@ -131,6 +131,19 @@ class Settings(BaseSettings):
     recover_interval: Seconds = Field(
         default=300, ge=5, le=86_400, description="seconds between two runs of recovery, 5 to 86400"
     )
+    audit_interval: Seconds = Field(
+        default=1800,
+        ge=0,
+        le=7_200,
+        description="seconds between two audits of the recent ledgers, 60 to 7200; 0 for none",
+    )
+    audit_window: Seconds = Field(
+        default=3600,
+        ge=300,
+        le=604_800,
+        description="seconds of the ledger that each audit reads again, 300 to 604800, and no less "
+        "than PAYWATCH_AUDIT_INTERVAL",
+    )
     processing_timeout: Seconds = Field(
         default=300,
         ge=10,
@@ -172,6 +185,20 @@ class Settings(BaseSettings):
         # A database_url that was refused is not in `data`; it was given all the same.
         if value is None and info.data.get("database_url", "refused") is not None:
             raise _wrong("missing: a database of your own needs it")
+        return value
+
+    @field_validator("audit_interval", mode="after")
+    @classmethod
+    def _no_storm_of_audits(cls, value: float) -> float:
+        if 0 < value < 60:
+            raise _wrong("less than a minute")
+        return value
+
+    @field_validator("audit_window", mode="after")
+    @classmethod
+    def _no_ledger_between_two_audits(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("audit_interval", value):
+            raise _wrong("less than PAYWATCH_AUDIT_INTERVAL, so that ledgers would be left out")
         return value
 
     @field_validator("dispatch_per_endpoint", mode="after")

@@ -40,6 +40,7 @@ REPAIRS = (
     "lease",
     "undeliverable",
     "missed_credit",
+    "audit",
 )
 
 _FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -146,6 +147,14 @@ class Metrics:
         )
         self.invariants_checked_at = self._gauge(
             "invariants_checked_timestamp_seconds", "Unix time of the last check of invariants."
+        )
+        self.audit_mismatches = self._gauge(
+            "audit_mismatches",
+            "Credits that Horizon did not show, or not as we hold them, at the last audit.",
+        )
+        self.audited_at = self._gauge(
+            "audited_timestamp_seconds",
+            "Unix time of the last audit that was finished, or of the start before the first.",
         )
         for repair in REPAIRS:
             self.recovered.labels(repair=repair)

@@ -38,7 +38,7 @@ class Role(StrEnum):
 
     LISTEN = "listen"  # follows the ledger and settles
     DISPATCH = "dispatch"  # delivers webhooks
-    RECOVER = "recover"  # repairs and expires
+    RECOVER = "recover"  # repairs, expires and audits
     SERVE = "serve"  # HTTP
 
 
@@ -147,6 +147,9 @@ class _Daemon:
             if Role.RECOVER in self.roles:
                 recover = self.house.recovery
                 loops.create_task(self._keep("recover", lambda: recover.run(stop, house.progress)))
+            if Role.RECOVER in self.roles and house.settings.audit_interval:
+                auditor = house.auditor()
+                loops.create_task(self._keep("audit", lambda: auditor.run(stop, house.progress)))
 
     async def _reach_network(self) -> None:
         while not self.stop.is_set():

@@ -14,7 +14,8 @@ from paywatch.horizon.budget import Budget
 from paywatch.horizon.source import HorizonSource
 from paywatch.horizon.timing import Timing as HorizonTiming
 from paywatch.horizon.transport import HorizonTransport
-from paywatch.service import dispatch, recover
+from paywatch.service import audit, dispatch, recover
+from paywatch.service.audit import Auditor, AuditSource
 from paywatch.service.backfill import Backfill, PageSource
 from paywatch.service.checkout import Checkout
 from paywatch.service.dispatch import Dispatcher, Sender
@@ -103,6 +104,19 @@ class House:
         )
         return Recovery(
             self.engine, self.settler, self.polite, self.clock, self.rng, self.metrics, timing
+        )
+
+    def auditor(self, source: AuditSource | None = None) -> Auditor:
+        """Audits; `source` as of `backfill`."""
+        timing = audit.Timing(self.settings.audit_interval, self.settings.audit_window)
+        return Auditor(
+            self.engine,
+            self.settler,
+            source or self.polite,
+            self.clock,
+            self.rng,
+            self.metrics,
+            timing,
         )
 
     @property

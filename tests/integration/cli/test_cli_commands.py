@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from stellar_sdk import IdMemo, Keypair
 
+from paywatch.domain.ledger import Position
 from paywatch.store.migrate import head_revision
 from support.commands import answer, command
 from support.site import USD, Document, Site, open_site
@@ -276,6 +277,97 @@ async def test_audit_tells_a_broken_invariant_and_fails(site: Site) -> None:
     for_people = await command(site.environ, "audit")
     assert for_people.code == 1
     assert "received_is_the_sum_of_applied_credits" in for_people.out
+
+
+async def read_on(site: Site) -> None:
+    """The stream has read all that there is, and saw nothing."""
+    end = Position.after_ledger(site.network.ledger.latest.sequence)
+    await query(site, f"UPDATE cursors SET position = {int(end)}")
+
+
+async def test_audit_settles_what_came_behind_the_stream_and_says_so_by_its_exit_code(
+    site: Site,
+) -> None:
+    session = await open_session(site)
+    (tx,) = await site.pay(site.payment(session))
+    await site.network.wait_for_ledger(tx.ledger + 1)
+    unread = await answer(site.environ, "audit", "--from", "1")
+    assert (unread["horizon"]["spans"], unread["horizon"]["accounts"]) == ([], 0)
+    assert "no stream has read" in (await command(site.environ, "audit", "--from", "1")).out
+    await read_on(site)
+
+    dry = await command(site.environ, "audit", "--from", "1", "--dry-run", "--json")
+    assert (dry.code, dry.document["healthy"]) == (1, False)
+    found = dry.document["horizon"]
+    assert (found["missing"], found["settled"], found["healthy"]) == (1, 0, True)
+    [missing] = found["findings"]
+    assert (missing["kind"], missing["operation_id"]) == ("missing", str(tx.id + 1))
+    assert missing["account"] == site.shop.account_id
+    assert await query(site, "SELECT * FROM credits") == []
+
+    before = await answer(site.environ, "audit", "--from", "1", "--to", str(tx.ledger - 1))
+    assert before["horizon"]["missing"] == 0
+    ended = await command(site.environ, "audit", "--from", f"{tx.closed_at.isoformat()}")
+    assert ended.code == 1
+    assert str(tx.id + 1) in ended.out
+    assert "invariants hold" in ended.out
+    shown = await answer(site.environ, "session", "show", session["id"])
+    assert shown["status"] == "paid"
+    again = await answer(
+        site.environ, "audit", "--from", str(tx.ledger), "--account", site.shop.account_id
+    )
+    assert (again["horizon"]["missing"], again["horizon"]["read"]) == (0, 1)
+
+
+async def test_audit_tells_a_credit_that_the_ledger_does_not_show_and_keeps_it(site: Site) -> None:
+    session = await open_session(site)
+    first = await site.pay(site.payment(session))
+    await site.pay(site.customer.pay(site.shop.account_id, "1"))
+    await answer(site.environ, "backfill")
+    await read_on(site)
+    site.network.horizon.view.hidden.add(first[0].id + 1)
+    ended = await command(site.environ, "audit", "--from", "1", "--json")
+    assert ended.code == 1
+    found = ended.document["horizon"]
+    assert (found["extra"], found["missing"], found["healthy"]) == (1, 0, False)
+    assert [f["operation_id"] for f in found["findings"]] == [str(first[0].id + 1)]
+    for_people = await command(site.environ, "audit", "--from", "1")
+    assert "do not hand out goods" in for_people.out
+    assert await query(site, "SELECT count(*) FROM credits") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (("--dry-run",), 2, "from: must be given"),
+        (("--to", "5"), 2, "from: must be given"),
+        (("--account", STRANGER), 2, "from: must be given"),
+        (("--from", "yesterday"), 2, "from: must be a ledger's number or a time"),
+        (("--from", "900000"), 2, "from: is after the last ledger to read"),
+        (("--from", "1", "--account", STRANGER), 1, "is not watched"),
+    ],
+)
+async def test_a_bad_audit_is_told_in_a_sentence(
+    site: Site, options: tuple[str, ...], code: int, says: str
+) -> None:
+    await register(site)
+    ended = await command(site.environ, "audit", *options)
+    assert (ended.code, ended.out) == (code, "")
+    assert says in ended.err
+
+
+@pytest.mark.parametrize("args", [("recover",), ("audit", "--from", "1")])
+async def test_another_network_is_refused_although_nothing_has_to_be_looked_for(
+    site: Site, args: tuple[str, ...]
+) -> None:
+    ended = await command(site.having(network_passphrase="Another").environ, *args, "--json")
+    assert (ended.code, ended.out) == (1, "")
+    assert "PAYWATCH_NETWORK_PASSPHRASE" in ended.err
+
+
+async def test_recover_repairs_without_horizon_what_does_not_need_it(site: Site) -> None:
+    away = site.having(horizon_url="http://127.0.0.1:9")
+    assert (await answer(away.environ, "recover"))["healthy"]
 
 
 async def capture(site: Site, directory: Path) -> Path:

@@ -7,7 +7,9 @@ import pytest
 
 from paywatch.cli.progress import ShownPages
 from paywatch.domain.ledger import Batch, Position
+from paywatch.service.audit import NETWORK
 from support import ACCOUNT
+from support.audits import AuditPages
 
 
 class Terminal(io.StringIO):
@@ -19,7 +21,7 @@ class Terminal(io.StringIO):
         return self.is_one
 
 
-class Pages:
+class Pages(AuditPages):
     async def page(self, account: str, after: Position) -> Batch:
         assert account == ACCOUNT
         return Batch((), after, Position.after_ledger(after.ledger + 30), None, 200)
@@ -50,3 +52,17 @@ async def test_it_shows_the_ledger_the_way_the_rate_and_the_requests_left(
 
 async def test_without_a_terminal_it_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await shown(monkeypatch, on_a_terminal=False) == ""
+
+
+async def test_it_shows_the_reading_of_everybodys_payments_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stderr = Terminal(is_one=True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("TERM", "xterm")
+    source, begin = AuditPages(), Position.after_ledger(100)
+    with ShownPages(source, [(NETWORK, begin)], await source.tip(), lambda: 57) as pages:
+        assert await pages.tip() == await source.tip()
+        await pages.network_page({ACCOUNT}, begin)
+    assert "network" in stderr.getvalue()
+    assert "100 %" in stderr.getvalue()

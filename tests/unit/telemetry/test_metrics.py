@@ -37,6 +37,8 @@ EVERYTHING = {
     "paywatch_quarantine_records",
     "paywatch_invariant_violations",
     "paywatch_invariants_checked_timestamp_seconds",
+    "paywatch_audit_mismatches",
+    "paywatch_audited_timestamp_seconds",
     "paywatch_horizon_requests",
     "paywatch_reconnects",
     "paywatch_stream_leader",
