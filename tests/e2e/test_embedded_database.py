@@ -52,3 +52,11 @@ async def test_a_daemon_and_commands_share_one_database(site: Site, data_dir: Pa
     assert shown.document["status"] == "paid"
     assert not servers(data_dir), "the last to leave stops the server, the killed not counted"
     assert (data_dir / "secret_key").stat().st_mode & 0o077 == 0
+
+
+async def test_migrate_says_what_it_did_with_a_database_of_its_own(site: Site) -> None:
+    """It said that there was nothing to do: opening the database had done it already."""
+    first = await run_program(site.environ, "migrate", "--json")
+    again = await run_program(site.environ, "migrate", "--json")
+    assert (first.document["from"], first.document["changed"]) == (None, True)
+    assert (again.document["from"], again.document["changed"]) == (first.document["to"], False)

@@ -1,5 +1,6 @@
 """Commands of a merchant's side: merchant create, session create, show and list."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
@@ -225,6 +226,12 @@ def list_sessions(
     if not documents:
         say("There is no session yet." if status is None else f"There is no session {status}.")
         return
-    names = ("id", "status", "received", "amount", "asset", "reference", "expires_at")
-    columns = [name.replace("_", " ") for name in names]
-    show_table("sessions", columns, [[one[name] for name in names] for one in documents])
+    show_table("sessions", ("id", "status", "amount", "until (UTC)"), map(_row, documents))
+
+
+def _row(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of a session fits into 80 columns beside its whole id; `show` has the rest."""
+    amount = document["amount"].rstrip("0").rstrip(".")
+    asset = document["asset"].partition(":")[0]
+    expires_at = document["expires_at"][5:16].replace("T", " ")
+    return document["id"], document["status"], f"{amount} {asset}", expires_at

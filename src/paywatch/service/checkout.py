@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stellar_sdk import StrKey
 
+from paywatch.config import holds_seed
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
 from paywatch.domain.ledger import MAX_STROOPS, Asset, Memo, MemoType, Position, parse_stroops
 from paywatch.domain.policy import Policy
@@ -242,7 +243,18 @@ class Checkout:
         return UUID(int=value)
 
 
+def _refuse_seed(field: str, text: str) -> None:
+    """Whoever pastes a seed into a field of text shows it in logs, listings and webhooks."""
+    if holds_seed(text):
+        raise InvalidInput(
+            field,
+            "holds a Stellar secret seed (S…): paywatch needs none; move the money of that account"
+            " to another, for it has been seen",
+        )
+
+
 def _check_merchant(name: str, account: str) -> None:
+    _refuse_seed("name", name)
     if not 1 <= len(name.strip()) <= 200 or not _is_storable(name):
         raise InvalidInput("name", "must be 1 to 200 characters of valid Unicode, without NUL")
     if StrKey.is_valid_ed25519_secret_seed(account):
@@ -261,6 +273,7 @@ def _check_session(request: SessionRequest, amount: int, asset: Asset) -> None:
     if not SHORTEST <= request.expires_in <= LONGEST:
         raise InvalidInput("expires_in", "must be between 1 second and 365 days")
     reference = request.reference or ""
+    _refuse_seed("reference", reference)
     if len(reference) > 200 or not _is_storable(reference):
         raise InvalidInput("reference", "must be at most 200 characters of Unicode, without NUL")
 

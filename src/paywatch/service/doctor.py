@@ -131,21 +131,21 @@ def judge_endpoints(endpoints: Sequence[Row[Any]], vault: SecretOpener) -> Itera
         row = disabled[0]
         yield _wrong(
             "webhooks",
-            f"{len(disabled)} of {len(endpoints)} endpoints are disabled; {row.url}: "
+            f"disabled: {len(disabled)} of {_count(endpoints, 'endpoint')}; {row.url}: "
             f"{row.disabled_reason}",
             "ask the merchant to mend it",
         )
     else:
-        yield _well("webhooks", f"{len(endpoints)} endpoints, none disabled")
+        yield _well("webhooks", f"{_count(endpoints, 'endpoint')}, none disabled")
     sealed = [error for row in endpoints if (error := _opening(row, vault))]
     if sealed:
         yield _wrong(
             "secret key",
-            f"{len(sealed)} of {len(endpoints)} webhook secrets do not open: {sealed[0]}",
+            f"of {_count(endpoints, 'webhook secret')} {len(sealed)} cannot be opened: {sealed[0]}",
             "put the PAYWATCH_SECRET_KEY back that they were sealed with",
         )
     else:
-        yield _well("secret key", f"opens {len(endpoints)} webhook secrets")
+        yield _well("secret key", f"opens {_count(endpoints, 'webhook secret')}")
 
 
 def _opening(row: Row[Any], vault: SecretOpener) -> str | None:
@@ -208,11 +208,15 @@ def judge_streams(root: Root, streams: Sequence[Cursor]) -> Iterable[Finding]:
     if stopped:
         yield _wrong(
             "streams",
-            f"{len(stopped)} of {len(streams)} cannot go on; {stopped[0]}",
+            f"of {_count(streams, 'stream')} {len(stopped)} cannot go on; {stopped[0]}",
             "use a Horizon that keeps enough history of the same network",
         )
     else:
-        yield _well("streams", f"{len(streams)} can go on at this Horizon")
+        yield _well("streams", f"{_count(streams, 'stream')} can go on at this Horizon")
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _well(part: str, message: str) -> Finding:

@@ -46,13 +46,13 @@ async def open_database(settings: Settings, *, migrated: bool = True) -> AsyncIt
 
     Args:
         settings: whose `database_url` or `data_dir`.
-        migrated: whether the schema must be the program's.
+        migrated: whether the schema must be the program's; an embedded one is made so.
 
     Raises:
         StoreError: the database cannot be reached; MigrationError: its schema is another one.
         ConfigError: the embedded PostgreSQL is not installed.
     """
-    async with _url(settings) as url:
+    async with _url(settings, migrated=migrated) as url:
         engine = create_engine(url)
         try:
             await _check(engine, migrated=migrated)
@@ -62,17 +62,17 @@ async def open_database(settings: Settings, *, migrated: bool = True) -> AsyncIt
 
 
 @asynccontextmanager
-async def _url(settings: Settings) -> AsyncIterator[str]:
+async def _url(settings: Settings, *, migrated: bool) -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    async with open_embedded(embedded_directory(settings)) as url:
+    async with open_embedded(embedded_directory(settings), migrated=migrated) as url:
         yield url
 
 
 @asynccontextmanager
-async def open_embedded(directory: Path) -> AsyncIterator[str]:
-    """Run the embedded cluster of a directory, brought up to date, and give its URL.
+async def open_embedded(directory: Path, *, migrated: bool = True) -> AsyncIterator[str]:
+    """Run the embedded cluster of a directory, `migrated` or as it is, and give its URL.
 
     Raises:
         StoreError: it does not start. ConfigError: it is not installed.
@@ -80,7 +80,8 @@ async def open_embedded(directory: Path) -> AsyncIterator[str]:
     cluster = embedded_postgres(directory)
     url = await asyncio.to_thread(_start, cluster.__enter__, directory)
     try:
-        await asyncio.to_thread(migrate, sqlalchemy_url(url))
+        if migrated:
+            await asyncio.to_thread(migrate, sqlalchemy_url(url))
         yield url
     finally:
         await asyncio.to_thread(cluster.__exit__, None, None, None)

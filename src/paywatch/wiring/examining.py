@@ -16,7 +16,8 @@ async def examine(settings: Settings) -> list[Finding]:
         message = f"an embedded PostgreSQL will be made in {directory}"
         return [Finding("database", well=True, message=message), *await _horizon(settings, None)]
     try:
-        async with open_database(settings, migrated=False) as database:
+        is_embedded = settings.database_url is None
+        async with open_database(settings, migrated=is_embedded) as database:
             findings = await _database(settings, database)
             # Without its tables a database knows no streams to compare with Horizon.
             migrated = all(f.well for f in findings if f.part == "migrations")

@@ -174,6 +174,7 @@ async def test_sessions_are_listed_by_status(site: Site) -> None:
     assert (await command(site.environ, "session", "list", "--status", "lost")).code == 2
     for_people = await command(site.environ, "session", "list")
     assert first["id"] in for_people.out
+    assert max(map(len, for_people.out.splitlines())) <= 80
 
 
 async def test_an_unknown_session_is_a_failure(site: Site) -> None:
@@ -447,6 +448,13 @@ async def test_doctor_finds_everything_else_well(site: Site) -> None:
         "settings", "database", "migrations", "webhooks", "secret key", "horizon", "clock",
         "streams",
     }  # fmt: skip
+    messages = {finding["message"] for finding in ended.document["findings"]}
+    one = {
+        "1 endpoint, none disabled",
+        "opens 1 webhook secret",
+        "1 stream can go on at this Horizon",
+    }
+    assert messages >= one, "one of a thing is one thing"
 
 
 async def test_doctor_tells_what_is_wrong_and_what_to_do(site: Site) -> None:

@@ -126,6 +126,7 @@ async def test_without_a_url_there_is_no_endpoint_and_no_secret(counter: Counter
         ("Shop", ACCOUNT[:-1] + ("A" if ACCOUNT[-1] != "A" else "B"), "account", "G… address"),
         ("Shop", ACCOUNT.lower(), "account", "G… address"),
         ("Shop", SEED, "account", "secret seed"),
+        (f"Shop of {SEED.lower()}!", ACCOUNT, "name", "secret seed"),
         (
             "Shop",
             "MA7QYNF7SOWQ3GLR2BGMZEHXAVIRZA4KVWLTJJFC7MGXUA74P7UJVAAAAAAAAAAAAAJLK",
@@ -243,6 +244,7 @@ async def test_a_chosen_kind_without_a_memo_gets_one_of_that_kind(counter: Count
         ({"memo_type": "hash", "memo": "ab"}, "memo", "64 hexadecimal"),
         ({"reference": "x" * 201}, "reference", "200"),
         ({"reference": "a\0b"}, "reference", "NUL"),
+        ({"reference": f"order-{SEED}"}, "reference", "secret seed"),
         ({"reference": "a\ud800"}, "reference", "Unicode"),
     ],
 )
