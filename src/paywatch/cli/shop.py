@@ -1,4 +1,4 @@
-"""Commands of a merchant's side: merchant create, session create, show and list."""
+"""Commands of a merchant's side: merchant create, session create, show, announce and list."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,11 +11,19 @@ from paywatch.cli.arguments import parse_duration, parse_id, parse_percent
 from paywatch.cli.output import emit_json, say, show_fields, show_table
 from paywatch.cli.running import Json, load_settings, open_house, run
 from paywatch.config import Settings
+from paywatch.domain.announcement import TxState, parse_tx_hash
 from paywatch.domain.checkout import CheckoutSession, SessionStatus
 from paywatch.domain.ledger import MemoType
 from paywatch.domain.policy import Policy
+from paywatch.errors import InvalidInput
+from paywatch.service.announce import Announced
 from paywatch.service.checkout import NewMerchant, SessionRequest
-from paywatch.service.documents import session_document, session_view_document
+from paywatch.service.documents import (
+    announced_document,
+    session_document,
+    session_view_document,
+)
+from paywatch.service.envelopes import SignedTx, read_envelope
 from paywatch.store.checkout import SessionView
 
 merchant = typer.Typer(no_args_is_help=True, help="Register who sells, and where they are told.")
@@ -199,6 +207,57 @@ def _show_view(document: dict[str, Any]) -> None:
         if rows:
             columns = [column.replace("_", " ") for column in rows[0]]
             show_table(name, columns, [list(row.values()) for row in rows])
+
+
+@session.command("announce")
+def announce(
+    session_id: Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's id.")],
+    tx_hash: Annotated[
+        str | None,
+        typer.Argument(metavar="TX_HASH", help="The transaction's hash, of a fee bump either."),
+    ] = None,
+    *,
+    envelope: Annotated[
+        str | None,
+        typer.Option(metavar="XDR", help="The signed transaction itself, instead of its hash."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which transaction pays a session: it waits in `processing`, and is looked up at once.
+
+    Recovery looks again. What failed, ran out of its time or left no trace makes the session
+    `pending` again.
+    """
+    wanted, settings = parse_id(session_id, "session"), load_settings()
+    if (tx_hash is None) == (envelope is None):
+        raise InvalidInput("tx_hash", "give either the transaction's hash or --envelope")
+    if envelope is not None:
+        signed = read_envelope(envelope, settings.network_passphrase)
+    else:
+        signed = SignedTx(parse_tx_hash(tx_hash or ""), None)
+    announced = run(_announce(settings, wanted, signed))
+    document = announced_document(announced)
+    if as_json:
+        emit_json(document)
+        return
+    show_fields({name: value for name, value in document.items() if value is not None})
+    say("", _announced_sentence(announced))
+
+
+async def _announce(settings: Settings, session_id: UUID, signed: SignedTx) -> Announced:
+    async with open_house(settings) as house:
+        return await house.announcements.announce(session_id, signed.tx_hash, signed.until)
+
+
+def _announced_sentence(announced: Announced) -> str:
+    if announced.problem is not None:
+        looked = "Horizon could not be asked; the daemon looks again."
+    elif announced.state is TxState.UNKNOWN:
+        looked = "It is not on the ledger yet; the daemon looks again."
+    else:
+        looked = f"It {announced.state} in ledger {announced.ledger}."
+    waits = announced.status is SessionStatus.PROCESSING
+    return f"{looked} The session {'waits for it' if waits else f'is {announced.status}'}."
 
 
 @session.command("list")

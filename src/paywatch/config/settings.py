@@ -148,8 +148,8 @@ class Settings(BaseSettings):
         default=300,
         ge=10,
         le=86_400,
-        description="seconds that an announced payment may stay unseen before recovery "
-        "looks for it, 10 to 86400",
+        description="seconds that an announced transaction may stay unseen before its session "
+        "is pending again, 10 to 86400",
     )
     dispatch_in_flight: int = Field(
         default=500, ge=1, le=5_000, description="webhook attempts at the same time, 1 to 5000"

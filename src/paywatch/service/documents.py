@@ -10,6 +10,7 @@ from paywatch.domain import ledger
 from paywatch.domain.checkout import CheckoutSession
 from paywatch.domain.events import iso
 from paywatch.domain.ledger import MemoType, format_stroops
+from paywatch.service.announce import Announced
 from paywatch.store.checkout import SessionView
 
 
@@ -58,6 +59,7 @@ def _sdk_memo(memo: ledger.Memo) -> Memo:
 def session_view_document(view: SessionView, passphrase: str) -> dict[str, Any]:
     """Describe a session with its payments, credits and events."""
     return session_document(view.session, passphrase) | {
+        "announced_tx_hash": view.announced_tx_hash,
         "payments": [
             {
                 "tx_hash": row.tx_hash.hex(),
@@ -98,4 +100,20 @@ def session_view_document(view: SessionView, passphrase: str) -> dict[str, Any]:
             }
             for row in view.events
         ],
+    }
+
+
+def announced_document(announced: Announced) -> dict[str, Any]:
+    """Describe what came of an announcement."""
+    return {
+        "session_id": str(announced.session_id),
+        "status": announced.status,
+        "tx_hash": announced.tx_hash,
+        "reception": announced.reception,
+        "tx_state": announced.state,
+        "ledger": announced.ledger,
+        "closed_at": announced.closed_at and iso(announced.closed_at),
+        "settled": announced.settled,
+        "ended": announced.ended,
+        "problem": announced.problem,
     }

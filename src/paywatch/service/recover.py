@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import accumulate
 from random import Random
-from typing import Final, TypeVar
-from uuid import UUID
+from typing import Final, Protocol, TypeVar
 
 import structlog
 from sqlalchemy.engine.interfaces import IsolationLevel
@@ -23,8 +22,10 @@ from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, Sessio
 from paywatch.domain.ledger import Credit
 from paywatch.domain.settlement import HeldCredit, Settlement, Transition
 from paywatch.service.backfill import PageSource
+from paywatch.service.processing import Processing
 from paywatch.service.search import Memory, Search, Searched
 from paywatch.service.settle import Settler, paid_events
+from paywatch.service.trace import Tracer, TraceSource
 from paywatch.service.waiting import unless, wait_for
 from paywatch.store import events, invariants, outbox, quarantine, recovery, sessions
 from paywatch.store.invariants import Violation
@@ -74,6 +75,10 @@ class Timing:
     window_s: float = 7 * 86_400.0  # what changed since then is checked; an audit checks all
 
 
+class RecoverySource(PageSource, TraceSource, Protocol):
+    """Reads an account's past operations, and looks transactions up."""
+
+
 @dataclass(frozen=True)
 class Recovery:
     """Repairs one database, looking at one Horizon.
@@ -85,7 +90,7 @@ class Recovery:
 
     engine: AsyncEngine
     settler: Settler
-    source: PageSource
+    source: RecoverySource
     clock: Callable[[], datetime]
     rng: Random
     metrics: Metrics
@@ -114,12 +119,11 @@ class Recovery:
 
     async def run_once(self) -> RecoveryReport:
         """Do every repair once."""
-        now = self.clock()
-        since = now - timedelta(seconds=self.timing.window_s)
-        stuck, returned = await self._repair_stuck(now)
+        since = self.clock() - timedelta(seconds=self.timing.window_s)
+        announced, returned = await self._repair_processing()
         searched, proven, unproven = await self._repair_unproven(since)
         report = RecoveryReport(
-            settled=stuck.settled + searched.settled,
+            settled=announced.settled + searched.settled,
             returned=returned,
             proven=proven,
             unproven=unproven,
@@ -128,7 +132,7 @@ class Recovery:
             expired=await self.expire_overdue(),
             released=await self._release_leases(),
             buried=await self._bury_undeliverable(),
-            unsearched=tuple(sorted(stuck.failed | searched.failed)),
+            unsearched=tuple(sorted(announced.failed | searched.failed)),
             violations=await self.check_invariants(since),
         )
         (log.info if report.healthy else log.error)("recovery_run", **report.document())
@@ -175,26 +179,15 @@ class Recovery:
             self.settler.on_told()
         return len(expired)
 
-    async def _repair_stuck(self, now: datetime) -> tuple[Searched, int]:
-        """Look for announced payments that were never seen; without a trace, back to pending."""
-        before = now - timedelta(seconds=self.timing.processing_s)
-        stuck = await self._with_conn(
-            lambda conn: recovery.find_stuck(conn, before), "REPEATABLE READ"
+    async def _repair_processing(self) -> tuple[Searched, int]:
+        """Look for announced transactions; what comes to nothing goes back to `pending`."""
+        tracer = Tracer(
+            self.engine, self.settler, self.source, self.clock, self.rng, BY, self.at_work
         )
-        search = await self._search.bring(stuck)
-        untraced = search.asked_about(stuck)
-
-        async def give_up(conn: AsyncConnection) -> set[UUID]:
-            returned = await recovery.back_to_pending(conn, untraced, before, now)
-            changes = [(id_, "processing", "pending", Cause.UNTRACED) for id_ in sorted(returned)]
-            await recovery.log_transitions(conn, changes, now)
-            return returned
-
-        returned = await self._with_conn(give_up) if untraced else set()
-        for session_id in sorted(returned):
-            log.warning("repaired", repair="processing", session_id=str(session_id))
-        self._count("processing", len(returned))
-        return search, len(returned)
+        patience = timedelta(seconds=self.timing.processing_s)
+        searched, ended = await Processing(tracer, self._search, patience).look_after()
+        self._count("processing", len(ended))
+        return searched, len(ended)
 
     async def _repair_unproven(self, since: datetime) -> tuple[Searched, int, int]:
         """Look for the credits of paid sessions that have none; without a trace, alarm."""

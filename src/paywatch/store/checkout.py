@@ -23,7 +23,12 @@ VALUES (:id, :merchant_id, :account, :memo_type, :memo, :muxed_id, :asset, :amou
         :reference, :now, :now, :opened_position, :opened_history)"""
 )
 
-_READ = text(f"SELECT {SESSION_COLUMNS} FROM checkout_sessions s WHERE s.id = :id")
+_READ = text(
+    f"""
+SELECT {SESSION_COLUMNS},
+       CASE WHEN s.status = 'processing' THEN encode(s.announced_tx_hash, 'hex') END AS waits_for
+  FROM checkout_sessions s WHERE s.id = :id"""
+)
 
 # Ids are UUIDv7: the newest are the greatest, and the primary key finds them.
 _LIST = text(
@@ -60,6 +65,7 @@ class SessionView:
     """A session and all that belongs to it; rows have the columns of the statements above."""
 
     session: CheckoutSession
+    announced_tx_hash: str | None  # hex; what it waits for in `processing`
     credits: Sequence[Row[Any]]
     payments: Sequence[Row[Any]]
     events: Sequence[Row[Any]]
@@ -111,7 +117,7 @@ async def read(conn: AsyncConnection, session_id: UUID) -> SessionView | None:
         (await conn.execute(statement, {"id": session_id})).all()
         for statement in (_CREDITS, _PAYMENTS, _EVENTS)
     ]
-    return SessionView(session_from(row), credits_, payments, events)
+    return SessionView(session_from(row), row.waits_for, credits_, payments, events)
 
 
 async def read_list(

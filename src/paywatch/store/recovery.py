@@ -25,12 +25,6 @@ _IN_TURN = f"""
  ORDER BY row_number() OVER (PARTITION BY s.account ORDER BY s.opened_position), s.id
  LIMIT {BATCH}"""
 
-_STUCK = text(
-    f"""
-SELECT {SESSION_COLUMNS} FROM checkout_sessions s
- WHERE s.status = 'processing' AND s.announced_at < :before{_IN_TURN}"""
-)
-
 _APPLIED_SUM = """
 (SELECT coalesce(sum(c.amount), 0) FROM credits c
   WHERE c.session_id = s.id AND c.outcome = 'applied')"""
@@ -82,19 +76,6 @@ SELECT c.*, coalesce(c.held_as, c.outcome) AS reason, s.id AS named, s.reference
  ORDER BY c.operation_id LIMIT {BATCH}"""
 )
 
-# Guarded by the status and by the age: a session that was paid, or announced anew, since it was
-# read is not touched.
-_BACK_TO_PENDING = text(
-    """
-WITH stuck AS (
-    SELECT s.id FROM checkout_sessions s
-     WHERE s.id = ANY(:ids) AND s.status = 'processing' AND s.announced_at < :before
-     ORDER BY s.id FOR UPDATE
-)
-UPDATE checkout_sessions s SET status = 'pending', updated_at = :now
-  FROM stuck WHERE s.id = stuck.id RETURNING s.id"""
-)
-
 # One probe of the index for each account: what is open and not due is not read.
 _OVERDUE = text(
     f"""
@@ -121,11 +102,6 @@ SELECT r.*, 'recover', CAST(:now AS timestamptz)
   FROM json_to_recordset(CAST(:rows AS json)) AS r(
        session_id uuid, before text, after text, cause text)"""
 )
-
-
-async def find_stuck(conn: AsyncConnection, before: datetime) -> list[CheckoutSession]:
-    """Find sessions whose payer announced a transaction before that moment, unseen since."""
-    return [session_from(row) for row in await conn.execute(_STUCK, {"before": before})]
 
 
 async def find_unproven(conn: AsyncConnection, since: datetime) -> list[CheckoutSession]:
@@ -162,14 +138,6 @@ async def find_untold(conn: AsyncConnection, since: datetime) -> list[HeldCredit
         HeldCredit(credit_from(row), row.history, Outcome(row.reason), row.named, row.reference)
         for row in await conn.execute(_UNTOLD, {"since": since})
     ]
-
-
-async def back_to_pending(
-    conn: AsyncConnection, ids: Collection[UUID], before: datetime, now: datetime
-) -> set[UUID]:
-    """Return sessions to `pending` that are still in `processing` since before that moment."""
-    parameters = {"ids": list(ids), "before": before, "now": now}
-    return {row.id for row in await conn.execute(_BACK_TO_PENDING, parameters)}
 
 
 async def expire(conn: AsyncConnection, ids: Collection[UUID], now: datetime) -> None:

@@ -15,6 +15,7 @@ from paywatch.horizon.source import HorizonSource
 from paywatch.horizon.timing import Timing as HorizonTiming
 from paywatch.horizon.transport import HorizonTransport
 from paywatch.service import audit, dispatch, recover
+from paywatch.service.announce import Announcements
 from paywatch.service.audit import Auditor, AuditSource
 from paywatch.service.backfill import Backfill, PageSource
 from paywatch.service.checkout import Checkout
@@ -26,6 +27,7 @@ from paywatch.service.listen import Listener
 from paywatch.service.recover import Recovery
 from paywatch.service.settle import Settler
 from paywatch.service.streams import Streams
+from paywatch.service.trace import Tracer
 from paywatch.service.watchdog import Watchdog
 from paywatch.store.engine import create_lock_engine
 from paywatch.telemetry import Metrics, Progress
@@ -84,6 +86,13 @@ class House:
             check_url=lambda url: check_url(url, self.policy),
             vault=self.vault,
             source=self.source,
+        )
+
+    @property
+    def announcements(self) -> Announcements:
+        """What payers announce."""
+        return Announcements(
+            Tracer(self.engine, self.settler, self.source, self.clock, self.rng, "announce")
         )
 
     def backfill(self, source: PageSource | None = None) -> Backfill:

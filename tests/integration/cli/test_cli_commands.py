@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import psycopg
 import pytest
-from stellar_sdk import IdMemo, Keypair
+from stellar_sdk import IdMemo, Keypair, TimeBounds
 
 from paywatch.domain.ledger import Position
 from paywatch.store.migrate import head_revision
@@ -263,6 +263,70 @@ async def test_recover_finds_an_announced_payment(site: Site) -> None:
     assert (report["settled"], report["returned"], report["healthy"]) == (1, 0, True)
     shown = await answer(site.environ, "session", "show", session["id"])
     assert shown["status"] == "paid"
+
+
+async def test_announce_looks_a_transaction_up_and_settles_it(site: Site) -> None:
+    session = await open_session(site)
+    envelope = site.payment(session)
+    first = await answer(site.environ, "session", "announce", session["id"], envelope.hash_hex())
+    assert (first["status"], first["reception"]) == ("processing", "taken")
+    assert (first["tx_state"], first["ledger"], first["ended"]) == ("unknown", None, None)
+    shown = await answer(site.environ, "session", "show", session["id"])
+    assert (shown["status"], shown["announced_tx_hash"]) == ("processing", envelope.hash_hex())
+    for_people = await command(site.environ, "session", "show", session["id"])
+    assert envelope.hash_hex() in for_people.out
+    (tx,) = await site.pay(envelope)
+    by_envelope = ("session", "announce", session["id"], "--envelope", envelope.to_xdr())
+    again = await answer(site.environ, *by_envelope)
+    assert (again["status"], again["reception"], again["settled"]) == ("paid", "repeated", 1)
+    assert (again["tx_state"], again["ledger"]) == ("succeeded", tx.ledger)
+    shown = await answer(site.environ, "session", "show", session["id"])
+    assert (shown["status"], shown["announced_tx_hash"]) == ("paid", None)
+    told = await command(site.environ, *by_envelope)
+    assert (told.code, told.err) == (0, "")
+    assert f"It succeeded in ledger {tx.ledger}. The session is paid." in told.out
+
+
+async def test_an_envelope_brings_its_time_bound(site: Site) -> None:
+    session = await open_session(site)
+    bounds = TimeBounds(0, 4_000_000_000)
+    envelope = site.customer.build([], time_bounds=bounds)
+    announced = ("session", "announce", session["id"], "--envelope", envelope.to_xdr())
+    told = await command(site.environ, *announced)
+    assert "It is not on the ledger yet; the daemon looks again. The session waits" in told.out
+    rows = await query(site, "SELECT extract(epoch FROM announced_until) FROM checkout_sessions")
+    assert [int(row[0]) for row in rows] == [4_000_000_000]
+
+
+async def test_announce_says_that_horizon_is_away_and_succeeds(site: Site) -> None:
+    session = await open_session(site)
+    away = site.having(horizon_url="http://127.0.0.1:1")
+    told = await command(away.environ, "session", "announce", session["id"], "ab" * 32)
+    assert told.code == 0, told.err
+    assert "Horizon could not be asked; the daemon looks again. The session waits" in told.out
+    document = await answer(away.environ, "session", "announce", session["id"], "ab" * 32)
+    assert (document["reception"], document["tx_state"]) == ("repeated", None)
+    assert document["problem"]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        ((NOBODY, "ab" * 32), 1, f"there is no session {NOBODY}"),
+        ((NOBODY, "x"), 2, "tx_hash: must be a transaction's hash"),
+        ((NOBODY,), 2, "tx_hash: give either"),
+        ((NOBODY, "ab" * 32, "--envelope", "AAAA"), 2, "tx_hash: give either"),
+        ((NOBODY, "--envelope", "AAAA"), 2, "envelope: must be a signed transaction"),
+        (("x", "ab" * 32), 2, "session: must be an id"),
+    ],
+)
+async def test_a_bad_announcement_is_told_in_a_sentence(
+    site: Site, args: tuple[str, ...], code: int, says: str
+) -> None:
+    ended = await command(site.environ, "session", "announce", *args)
+    assert (ended.code, ended.out) == (code, "")
+    assert says in ended.err
+    assert "Traceback" not in ended.err
 
 
 async def test_audit_tells_a_broken_invariant_and_fails(site: Site) -> None:

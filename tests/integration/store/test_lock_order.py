@@ -6,7 +6,6 @@ it holds none of the others. The idea is absurd's `test_lock_ordering.py`.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -14,23 +13,25 @@ import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from paywatch.domain.announcement import Announcement
+from paywatch.domain.checkout import Cause
 from paywatch.domain.ledger import Memo
-from paywatch.store import recovery, sessions
+from paywatch.store import announcements, recovery, sessions
 from support import NOW, Shop, closing, make_credit
 from support.locks import somebody_waits_for_a_lock
 
 NUMBERS: Final = (5, 2, 4, 1, 3)  # as they lie in the table
 CREDITS: Final = [make_credit(tx=n, memo=Memo.of_id(n)) for n in NUMBERS]
-BEFORE: Final = NOW - timedelta(minutes=5)
-
 IDS: Final = [UUID(int=number) for number in NUMBERS]
 LOWEST: Final = min(IDS)
+ANNOUNCED: Final = Announcement("ab" * 32, NOW)
+ENDINGS: Final = dict.fromkeys(IDS, (ANNOUNCED, Cause.UNTRACED))
 
 Lock = Callable[[AsyncConnection], Awaitable[object]]
 
 
 async def everything_to_do(shop: Shop) -> None:
-    """Five sessions that are stuck, overdue, and have enough credits without being paid."""
+    """Five sessions that are processing, overdue, and have enough credits without being paid."""
     for number, id_ in zip(NUMBERS, IDS, strict=True):
         await shop.add_session(number, id=id_, expires_at=closing(1010))
     await shop.settle(*CREDITS)
@@ -39,9 +40,9 @@ async def everything_to_do(shop: Shop) -> None:
     for id_ in IDS:  # one by one, so that they lie in this order again
         await shop.execute(
             "UPDATE checkout_sessions SET status = 'processing', announced_at = :at,"
-            " announced_tx_hash = sha256('x'),"
+            " announced_tx_hash = decode(repeat('ab', 32), 'hex'),"
             " paid_at = NULL, paid_how = NULL WHERE id = :id",
-            at=BEFORE - timedelta(seconds=1),
+            at=ANNOUNCED.announced_at,
             id=id_,
         )
     await shop.execute("UPDATE cursors SET read_through_at = :at", at=closing(1100))
@@ -51,7 +52,7 @@ LOCKS: Final[dict[str, Lock]] = {
     "settle": lambda conn: sessions.lock_named(conn, CREDITS),
     "mark": lambda conn: recovery.lock_unmarked(conn, NOW),
     "expire": recovery.lock_overdue,
-    "return": lambda conn: recovery.back_to_pending(conn, IDS, BEFORE, NOW),
+    "end": lambda conn: announcements.end(conn, ENDINGS, "test", NOW),
 }
 
 
@@ -74,6 +75,6 @@ async def test_lesson_19_sessions_are_locked_in_the_order_of_their_ids(
             prober.rollback()
             holder.rollback()
             locked = await locking
-            assert isinstance(locked, (list, set))
+            assert isinstance(locked, (list, dict))
             assert len(locked) == 5
             await conn.rollback()

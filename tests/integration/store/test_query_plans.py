@@ -15,6 +15,7 @@ from sqlalchemy import Connection, TextClause, create_engine, text
 
 from paywatch.domain.ledger import Memo
 from paywatch.store import (
+    announcements,
     checkout,
     cursors,
     events,
@@ -184,6 +185,11 @@ def settled_rows(ids: list[str]) -> str:
     return as_json({"id": str(id_)} | row for id_ in ids)
 
 
+def ending_rows(ids: list[str]) -> str:
+    row = {"tx_hash": "ab" * 32, "announced_at": NOW.isoformat(), "cause": "untraced"}
+    return as_json({"id": str(id_)} | row for id_ in ids)
+
+
 def event_rows(ids: list[str]) -> str:
     row = {
         "account": ACCOUNT,
@@ -213,12 +219,7 @@ KEY, MEMO_KEY, MUXED_KEY, OPEN_KEY = (
         (sessions._WRITE_SETTLED, {"rows": settled_rows, "now": NOW}, {KEY}, 20),
         (sessions._UNPROVEN, {"ids": list}, {KEY, "ix_credits_session_id"}, 40),
         (events._ENQUEUE, {"rows": event_rows, "now": NOW}, set(), 0),
-        (
-            recovery._STUCK,
-            {"before": NOW - timedelta(minutes=5)},
-            {"ix_checkout_sessions_processing"},
-            30,
-        ),
+        (announcements._PROCESSING, {}, {"ix_checkout_sessions_processing"}, 30),
         (
             recovery._UNPROVEN,
             {"since": SINCE},
@@ -234,9 +235,9 @@ KEY, MEMO_KEY, MUXED_KEY, OPEN_KEY = (
         ),
         (recovery._APPLIED, {"ids": list}, {"ix_credits_session_id"}, 20),
         (
-            recovery._BACK_TO_PENDING,
-            {"ids": list, "before": NOW, "now": NOW},
-            set(),
+            announcements._END,
+            {"rows": ending_rows, "by": "recover", "now": NOW},
+            {KEY},
             40,
         ),
         (recovery._OVERDUE, {}, {OPEN_KEY, KEY}, 2 * DUE),

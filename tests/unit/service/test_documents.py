@@ -128,12 +128,14 @@ def test_a_view_shows_payments_credits_and_events_as_plain_json() -> None:
     }
     view = SessionView(
         make_session(),
+        announced_tx_hash=tx_hash.hex(),
         credits=[row(**credit)],
         payments=[row(**payment), row(**(payment | {"inner_tx_hash": tx_hash}))],
         events=[row(**event, **delivered), row(**event, state=None)],
     )
     document = json.loads(json.dumps(session_view_document(view, TESTNET)))
     assert document["id"] == str(view.session.id)
+    assert document["announced_tx_hash"] == tx_hash.hex()
     assert [p["inner_tx_hash"] for p in document["payments"]] == [None, tx_hash.hex()]
     assert document["payments"][0]["tx_hash"] == tx_hash.hex()
     assert document["payments"][0]["amount"] == "0.0000100"
