@@ -16,6 +16,7 @@ from standardwebhooks.webhooks import Webhook
 from paywatch.sim import Answer, NetworkSettings, SimNetwork
 from paywatch.webhooks.sealing import generate_key
 from support.commands import answer, command
+from support.pgbouncer import behind_pgbouncer
 from support.program import Program, run_program, running
 from support.site import USD, Document, Site, open_site
 
@@ -142,6 +143,33 @@ async def test_another_schema_is_refused(empty_database_url: str) -> None:
         ended = await run_program(site.environ, "run")
     assert ended.code == 1
     assert "run `paywatch migrate`" in ended.err
+
+
+async def test_a_pooler_in_transaction_mode_is_refused(
+    site: Site, database_url: str, tmp_path: Path
+) -> None:
+    """Two daemons would lead one stream there, and none of them would learn of it."""
+    async with behind_pgbouncer(database_url, "transaction", tmp_path) as url:
+        for role in ("listen", "recover"):
+            ended = await run_program(site.having(database_url=url).environ, "run", "--role", role)
+            assert ended.code == 1
+            assert "PAYWATCH_DATABASE_URL" in ended.err
+            assert "pool_mode=session" in ended.err
+
+
+async def test_behind_a_pooler_in_session_mode_it_works(
+    site: Site, database_url: str, tmp_path: Path
+) -> None:
+    session = await open_session(site, await open_shop(site), "1")
+    async with (
+        behind_pgbouncer(database_url, "session", tmp_path) as url,
+        running(site.having(database_url=url).environ, "run") as daemon,
+    ):
+        await daemon.url()
+        await site.pay(site.payment(session))
+        await site.merchant.wait_for(1)
+        assert await daemon.stop() == 0, daemon.said
+    assert (await answer(site.environ, "session", "show", session["id"]))["status"] == "paid"
 
 
 async def test_a_port_in_use_is_told_by_its_settings_name(site: Site) -> None:

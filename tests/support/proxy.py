@@ -31,6 +31,7 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._conversations: set[asyncio.Task[None]] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
 
     def stall(self) -> None:
         """Pass nothing on any more, and tell nobody: a network that swallows everything."""
@@ -38,8 +39,8 @@ class Proxy:
 
     async def lose_all(self) -> None:
         """Lose all connections at once, on both sides."""
-        for conversation in [*self._conversations]:
-            conversation.cancel()
+        for pump in self._pumps:
+            pump.cancel()
         await asyncio.gather(*self._conversations, return_exceptions=True)
 
     async def flow(self) -> None:
@@ -51,12 +52,8 @@ class Proxy:
         conversation = asyncio.current_task()
         assert conversation is not None
         self._conversations.add(conversation)
-        try:
-            await self._converse(reader, writer)
-        except asyncio.CancelledError:
-            pass  # lost on purpose, or the test has ended
-        finally:
-            self._conversations.discard(conversation)
+        conversation.add_done_callback(self._conversations.discard)
+        await self._converse(reader, writer)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_unix_connection(self._socket_path)
@@ -65,16 +62,16 @@ class Proxy:
             asyncio.create_task(self._to_server(reader, server_writer, committed)),
             asyncio.create_task(self._to_client(server_reader, writer, committed)),
         ]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            for end in (writer, server_writer):
-                end.close()
-                with contextlib.suppress(OSError):
-                    await end.wait_closed()
+        self._pumps.update(pumps)
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+        self._pumps.difference_update(pumps)
+        for end in (writer, server_writer):
+            end.close()
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
 
     async def _to_server(
         self, client: asyncio.StreamReader, server: asyncio.StreamWriter, committed: asyncio.Event
@@ -88,6 +85,7 @@ class Proxy:
             await self._open.wait()
             server.write(data)
             await server.drain()
+        await self._open.wait()
 
     async def _to_client(
         self, server: asyncio.StreamReader, client: asyncio.StreamWriter, committed: asyncio.Event
@@ -98,6 +96,7 @@ class Proxy:
             await self._open.wait()
             client.write(data)
             await client.drain()
+        await self._open.wait()
 
 
 @contextlib.asynccontextmanager
@@ -110,3 +109,4 @@ async def database_proxy(database_url: str) -> AsyncIterator[tuple[Proxy, str]]:
     through = url.set(host="127.0.0.1", port=proxy.port, query={"sslmode": "disable"})
     async with server:
         yield proxy, through.render_as_string(hide_password=False)
+        await proxy.lose_all()

@@ -13,7 +13,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.errors import HistoryGap, HorizonError, NetworkReset, SealError, WrongNetwork
-from paywatch.store import checkup, cursors
+from paywatch.store import checkup, cursors, pooler
 from paywatch.store.cursors import Cursor
 
 OLDEST_VERSION: Final = 15
@@ -77,7 +77,10 @@ class SecretOpener(Protocol):
 async def examine_server(engine: AsyncEngine) -> list[Finding]:
     """Look at the database server; raises what the database raises."""
     async with engine.connect() as conn:
-        return list(judge_server(await checkup.read_server(conn)))
+        findings = list(judge_server(await checkup.read_server(conn)))
+    if await pooler.shares_connections(engine):
+        findings.append(_wrong("database", pooler.PROBLEM, pooler.REMEDY))
+    return findings
 
 
 def judge_server(server: Row[Any]) -> Iterable[Finding]:

@@ -20,7 +20,7 @@ from paywatch.service.watchdog import NothingHelps
 from paywatch.telemetry import Notifier, keep_watchdog_fed
 from paywatch.web import create_app, listen_on, serve, url_of
 from paywatch.webhooks.sender import Sender
-from paywatch.wiring.database import open_database
+from paywatch.wiring.database import open_database, require_sessions
 from paywatch.wiring.health import Health
 from paywatch.wiring.house import House, furnish
 
@@ -42,6 +42,7 @@ class Role(StrEnum):
     SERVE = "serve"  # HTTP
 
 
+_NEED_SESSIONS: Final = frozenset({Role.LISTEN, Role.RECOVER})
 _NEED_HORIZON: Final = frozenset({Role.LISTEN, Role.RECOVER})
 
 
@@ -59,6 +60,8 @@ async def run_daemon(settings: Settings, roles: Collection[Role], stop: asyncio.
     with contextlib.closing(listen_on(settings.http_host, settings.http_port)) as listening:
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(open_database(settings))
+            if settings.database_url is not None and _NEED_SESSIONS & set(roles):
+                await require_sessions(database.engine)
             house = await stack.enter_async_context(furnish(settings, database.engine))
             daemon = _Daemon(house, frozenset(roles), stop)
             if Role.DISPATCH in roles:

@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.config import Settings
-from paywatch.errors import StoreError
+from paywatch.errors import ConfigError, StoreError
+from paywatch.store import pooler
 from paywatch.store.embedded import embedded_postgres
 from paywatch.store.engine import create_engine, sqlalchemy_url
 from paywatch.store.migrate import current_revision, migrate, require_current
@@ -120,6 +121,17 @@ def reachable(engine: AsyncEngine) -> Iterator[None]:
             f"{_place(engine.url)} cannot be reached ({reason}): start it, or correct"
             " PAYWATCH_DATABASE_URL"
         ) from error
+
+
+async def require_sessions(engine: AsyncEngine) -> None:
+    """Refuse a pooler that shares connections between transactions.
+
+    Raises:
+        ConfigError: there is one. StoreError: the database cannot be reached.
+    """
+    with reachable(engine):
+        if await pooler.shares_connections(engine):
+            raise ConfigError([f"PAYWATCH_DATABASE_URL: {pooler.PROBLEM}; {pooler.REMEDY}"])
 
 
 def _place(url: URL) -> str:

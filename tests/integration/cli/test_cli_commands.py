@@ -15,6 +15,7 @@ from stellar_sdk import IdMemo, Keypair, TimeBounds
 from paywatch.domain.ledger import Position
 from paywatch.store.migrate import head_revision
 from support.commands import answer, command
+from support.pgbouncer import behind_pgbouncer
 from support.site import USD, Document, Site, open_site
 
 STRANGER = Keypair.from_raw_ed25519_seed(bytes(32)).public_key
@@ -519,6 +520,15 @@ async def test_doctor_finds_everything_else_well(site: Site) -> None:
         "1 stream can go on at this Horizon",
     }
     assert messages >= one, "one of a thing is one thing"
+
+
+async def test_doctor_finds_a_pooler_that_shares_connections(
+    site: Site, database_url: str, tmp_path: Path
+) -> None:
+    async with behind_pgbouncer(database_url, "transaction", tmp_path) as url:
+        wrong = await wrong_of(site.having(database_url=url))
+    assert "shares connections between transactions" in wrong["database"]["message"]
+    assert "session mode" in wrong["database"]["remedy"]
 
 
 async def test_doctor_tells_what_is_wrong_and_what_to_do(site: Site) -> None:
