@@ -1,5 +1,6 @@
 """The demo, as a newcomer runs it: it shows three payments, and leaves nothing behind."""
 
+import asyncio
 import os
 import re
 import signal
@@ -63,3 +64,15 @@ async def test_a_killed_daemon_is_started_again_and_ctrl_c_leaves_nothing(
         assert "signature verified" in last["text"]
         assert await demo.stop(signal.SIGINT) == 0
     assert left_behind(environ) == []
+
+
+async def test_a_demo_that_is_killed_leaves_no_daemon_and_no_database(
+    environ: dict[str, str],
+) -> None:
+    async with running(environ, "demo", "--http-port", "0") as demo:
+        await demo.wait_for(lambda line: "told " in line["text"])
+        assert processes_of(environ["TMPDIR"])
+        await demo.kill()
+    async with asyncio.timeout(60):
+        while left_behind(environ):
+            await asyncio.to_thread(os.sched_yield)

@@ -27,12 +27,16 @@ class Child:
         config: the settings, as a TOML file.
         log: where its log goes.
         tell: told in a sentence what happens to it.
+        guard: told the pid of each new process.
     """
 
-    def __init__(self, config: Path, log: Path, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Path, log: Path, tell: Callable[[str], None], guard: Callable[[int], None]
+    ) -> None:
         self._config = config
         self._log = log
         self._tell = tell
+        self._guard = guard
         self._started = asyncio.Event()
         self._stopping = False
 
@@ -79,6 +83,7 @@ class Child:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the demo, which then stops it gracefully
         )
+        self._guard(process.pid)
         self._tell(f"daemon started: pid {process.pid}")
         return process
 

@@ -77,7 +77,7 @@ async def _prove(scene: Scene, time_limit_s: float) -> bool:
 @asynccontextmanager
 async def _town_with_daemon(scene: Scene) -> AsyncIterator[Town]:
     """The town, and the daemon beside it, stopped gracefully at the end."""
-    child = Child(scene.config_path, scene.log_path, say)
+    child = Child(scene.config_path, scene.log_path, say, scene.guard)
     async with asyncio.TaskGroup() as group:
         daemon = group.create_task(child.run())
         town = await build_town(scene)

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from paywatch import config
+from paywatch.cli.demo.guardian import guarded
 from paywatch.cli.running import open_house
 from paywatch.config import CONFIG_VARIABLE, Settings
 from paywatch.errors import ConfigError
@@ -38,6 +39,7 @@ class Scene:
     Attributes:
         house: the parts of paywatch in this process, for what a merchant's side does.
         config_path: the settings, also for the daemon and for other terminals.
+        guard: told the pid of the daemon, which must not outlive a demo that is killed.
     """
 
     directory: Path
@@ -46,6 +48,7 @@ class Scene:
     house: House
     network: SimNetwork
     merchant: Merchant
+    guard: Callable[[int], None]
 
     @property
     def log_path(self) -> Path:
@@ -68,6 +71,7 @@ async def open_scene(
     """
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(_directory(data_dir))
+        guard = await stack.enter_async_context(guarded(directory, remove=data_dir is None))
         url = await stack.enter_async_context(open_embedded(directory / "postgres"))
         merchant = await stack.enter_async_context(Merchant())
         network = await stack.enter_async_context(
@@ -83,7 +87,7 @@ async def open_scene(
         _write_settings(path, directory, url, network, preferred_port)
         settings = config.load({CONFIG_VARIABLE: str(path)})
         house = await stack.enter_async_context(open_house(settings))
-        yield Scene(directory, path, settings, house, network, merchant)
+        yield Scene(directory, path, settings, house, network, merchant, guard)
 
 
 @contextmanager
