@@ -207,6 +207,8 @@ class Auditor:
         held = await self._ask(
             lambda conn: audit_store.read_held(conn, reading.account, span, operations)
         )
+        if batch.unfunded and held:
+            raise HorizonUnavailable(BEHIND, f"it knows nothing of {reading.label}, and we do")
         if batch.read == 0:
             held = [
                 c for c in held if batch.closed_at and c.closed_at <= batch.closed_at - SURE_AFTER
@@ -279,6 +281,8 @@ def _within(reading: Reading, batch: Batch) -> Batch:
     Raises:
         HorizonUnavailable: it is the last one, and ends before: what follows, it does not have yet.
     """
+    if batch.unfunded:  # there is nothing to show
+        return replace(batch, upto=reading.upto)
     if batch.upto >= reading.upto:
         records: Iterable[LedgerRecord] = batch.records
         within = tuple(r for r in records if r.operation_id <= reading.upto)

@@ -31,13 +31,15 @@ class View:
         lag: how many of the newest ledgers it has not ingested yet.
         elder: the oldest ledger that it keeps; None for all.
 
-    Ids in `hidden` are not shown yet, though newer ones are: an operator that ingests a gap again
-    fills in behind everybody's cursor. Accounts are always shown as they stand now.
+    Ledgers in `gaps` are not ingested yet, though newer ones are: an operator that fills a gap
+    (`horizon db fill-gaps`) fills in behind everybody's cursor. So are rows whose ids are `hidden`,
+    as before Horizon 28 single records could be. Accounts are always shown as they stand now.
     """
 
     def __init__(self, ledger: Ledger, *, lag: int = 0, elder: int | None = None) -> None:
         self.ledger = ledger
         self.lag = lag
+        self.gaps: set[int] = set()
         self.hidden: set[int] = set()
         self._elder = elder
 
@@ -56,6 +58,10 @@ class View:
     def keep_from(self, sequence: int) -> None:
         """Forget what is older than a ledger, as an instance with retention does."""
         self._elder = sequence
+
+    def shows(self, row: Any) -> bool:
+        """Whether a row within the bounds was ingested."""
+        return row.id not in self.hidden and _first(row.id) >> 32 not in self.gaps
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -139,11 +145,7 @@ class Listing:
         elif cursor is not None:
             lower = max(lower, cursor)
         found = between(self.rows(), lower, upper, descending=descending)
-        shown = (
-            row
-            for row in found
-            if row.id not in view.hidden and self.wanted(row, query.include_failed)
-        )
+        shown = (row for row in found if view.shows(row) and self.wanted(row, query.include_failed))
         return self._written(islice(shown, query.limit), join=query.join)
 
     def replay(self, query: PageQuery, view: View, count: int) -> list[tuple[str, JSON]]:

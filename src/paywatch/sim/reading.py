@@ -102,6 +102,8 @@ class HorizonReader:
             raise problems.not_found()
         ledgers = self._history.ledgers
         found = ledgers[sequence - ledgers[0].sequence]
+        if not self._view.shows(found):
+            raise problems.not_found()
         return problems.hal(records.ledger_record(found, self._base_url()))
 
     async def _ledgers(self, request: web.Request) -> web.StreamResponse:
@@ -131,7 +133,7 @@ class HorizonReader:
             account_id = _account_id(request)
             low, high = self._view.bounds
             known = between(self._history.transactions_of(account_id), low, high)
-            if next(known, None) is None:
+            if not any(map(self._view.shows, known)):
                 raise problems.not_found()  # no such account in the history that is kept
             rows = getattr(self._history, f"{name}_of")
             # The list itself is looked up at each page: an account's first row makes a new one.
@@ -188,6 +190,8 @@ class HorizonReader:
             raise problems.bad_request("tx_id", reason)
         tx = self._history.tx(tx_hash)
         if tx is None or not self._view.elder <= tx.ledger <= self._view.latest.sequence:
+            raise problems.not_found()
+        if not self._view.shows(tx):
             raise problems.not_found()
         return tx
 

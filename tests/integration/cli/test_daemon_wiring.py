@@ -16,10 +16,13 @@ from paywatch import config
 from paywatch.cli.failures import Failure, failure_of
 from paywatch.errors import WrongNetwork
 from paywatch.service import gauges as gauges_module
+from paywatch.service.audit import Auditor
 from paywatch.service.listen import Listener
+from paywatch.service.recover import Recovery
 from paywatch.service.watchdog import NothingHelps, Watchdog
 from paywatch.sim import LedgerSettings, NetworkSettings, SimNetwork
 from paywatch.store.engine import create_engine
+from paywatch.telemetry import Progress
 from paywatch.wiring import House, Role, daemon, furnish, open_database, run_daemon
 from support.commands import answer
 from support.site import Document, Site, open_site
@@ -137,6 +140,31 @@ async def test_lesson_13_the_watchdog_is_fed_by_progress_only(
         assert b"WATCHDOG=1" not in await loop.sock_recv(systemd, 4096)
     stop.set()
     await running
+
+
+@pytest.mark.parametrize(("interval", "audits"), [("60", True), ("0", False)])
+async def test_the_recover_role_audits_unless_that_is_switched_off(
+    site: Site, monkeypatch: pytest.MonkeyPatch, interval: str, audits: bool
+) -> None:
+    audited, recovers = False, asyncio.Event()
+
+    async def audit(_self: Auditor, stop: asyncio.Event, _progress: Progress) -> None:
+        nonlocal audited
+        audited = True
+        await stop.wait()
+
+    async def recover(_self: Recovery, stop: asyncio.Event, _progress: Progress) -> None:
+        recovers.set()
+        await stop.wait()
+
+    monkeypatch.setattr(Auditor, "run", audit)
+    monkeypatch.setattr(Recovery, "run", recover)
+    stop = asyncio.Event()
+    running = asyncio.create_task(run(site.having(audit_interval=interval), stop, Role.RECOVER))
+    await recovers.wait()
+    stop.set()
+    await running
+    assert audited is audits
 
 
 def give_up(_self: Watchdog, _cursors: object, _tip: object) -> None:

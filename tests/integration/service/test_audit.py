@@ -471,6 +471,18 @@ async def test_some_accounts_are_audited_by_their_own_pages_whoever_follows_them
         await books.auditor.readings(START, READ, [address("a stranger")])
 
 
+async def test_an_account_that_is_not_on_the_ledger_has_nothing_to_compare(books: Books) -> None:
+    def unfunded(_number: int, batch: Batch) -> Batch:
+        return Batch((), batch.after, batch.after, None, 0, unfunded=True)
+
+    books.horizon.altered = unfunded
+    assert (await books.run()).healthy
+    await books.shop.settle(make_credit(1))
+    report = await books.run()
+    assert report.unaudited == {ACCOUNT: f"it knows nothing of {ACCOUNT}, and we do"}
+    assert report.mismatches == 0
+
+
 async def test_an_account_that_was_not_read_yet_is_not_asked_about(shop: Shop) -> None:
     books = Books(shop)
     report = await books.run()

@@ -147,6 +147,20 @@ async def test_an_account_without_payments_in_its_history_has_an_empty_list(site
     assert (await site.get(f"/ledgers/{view.elder - 1}"))[0] == 410
 
 
+async def test_of_a_ledger_in_a_gap_nothing_is_there_until_it_is_filled(site: Site) -> None:
+    (tx,) = await site.network.pay(site.alice.pay(site.shop.account_id, "1"))
+    await site.network.close_ledger()
+    paths = (f"/transactions/{tx.hash}", f"/ledgers/{tx.ledger}", f"/operations/{tx.id + 1}")
+    view = site.network.horizon.view
+    view.gaps.add(tx.ledger)
+    assert [(await site.get(path))[0] for path in paths] == [404] * 3
+    assert (await site.get("/"))[1]["history_latest_ledger"] == tx.ledger + 1
+    assert str(tx.id + 1) not in {r["id"] for r in await site.records("/payments", limit="200")}
+    view.gaps.clear()
+    assert [(await site.get(path))[0] for path in paths] == [200] * 3
+    assert str(tx.id + 1) in {r["id"] for r in await site.records("/payments", limit="200")}
+
+
 async def test_a_second_instance_may_lag_and_keep_less(site: Site) -> None:
     await site.network.pay(site.alice.pay(site.shop.account_id, "1"))
     behind = await site.network.add_horizon(lag=1, elder=2)

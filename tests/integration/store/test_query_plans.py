@@ -16,6 +16,7 @@ from sqlalchemy import Connection, TextClause, create_engine, text
 from paywatch.domain.ledger import Memo
 from paywatch.store import (
     announcements,
+    audit,
     checkout,
     cursors,
     events,
@@ -168,6 +169,7 @@ CREDITS: Final = [
     for n in range(1000, 1200)
 ]
 NAMES: Final = as_json(name for credit in CREDITS for name in sessions._names(credit))
+AUDITED: Final = {"after": 19_000, "upto": 19_020, "operations": list(range(19_001, 19_021, 2))}
 KEYS: Final = as_json({"operation_id": c.operation_id, "change_index": 0} for c in CREDITS)
 
 
@@ -269,6 +271,9 @@ KEY, MEMO_KEY, MUXED_KEY, OPEN_KEY = (
             5 * NEW,
         ),
         (outbox._RELEASE, {"now": NOW}, {"ix_deliveries_leased"}, 0),
+        # A page of the operations 19001 to 19020, of which it shows every other.
+        (audit._HELD, {"account": ACCOUNT} | AUDITED, {"pk_credits"}, 30),
+        (audit._HELD, {"account": None} | AUDITED, {"pk_credits"}, 30),
         (merchants._ACCOUNT_OF, {"merchant_id": MERCHANT_ID}, set(), 1),
         (checkout._LIST, {"status": None, "limit": 50}, {KEY}, 50),
     ],

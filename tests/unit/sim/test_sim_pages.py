@@ -130,6 +130,16 @@ def test_a_hidden_record_appears_behind_the_cursor_later(shelf: Shelf) -> None:
     assert shelf.ids({"cursor": str(first)}) == [second, third]
 
 
+def test_a_gap_of_a_ledger_is_filled_behind_the_cursor_later(shelf: Shelf) -> None:
+    """As by `horizon db fill-gaps`: of that ledger nothing is there, though the tip is beyond."""
+    first, second, third = shelf.pay("1", "2", "3")
+    shelf.view.gaps.add(second >> 32)
+    assert shelf.ids({"cursor": str(first)}) == [third]
+    assert shelf.view.latest.sequence == third >> 32
+    shelf.view.gaps.clear()
+    assert shelf.ids({"cursor": str(first)}) == [second, third]
+
+
 def test_a_replay_is_what_led_to_the_cursor(shelf: Shelf) -> None:
     _, second, third = shelf.pay("1", "2", "3")
     query = PageQuery.parse({"cursor": str(third)}, shelf.view)
