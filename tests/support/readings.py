@@ -181,7 +181,7 @@ class Reading:
         return claim
 
     def _index(self, claim: Cursor) -> int:
-        return sum(r.operation_id <= claim.position for r in self.ledger[claim.account])
+        return sum(r.operation_id <= claim.position for r in self.ledger[claim.label])
 
     def _shown(self, account: str, begin: int, step: Step) -> list[LedgerRecord]:
         """The next operations, but for those that a bad day hides."""

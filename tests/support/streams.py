@@ -4,9 +4,18 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from typing import Any
 
 from paywatch.domain.ledger import Batch, Credit, Position
+from paywatch.service.follow import Follower
+from paywatch.service.network import NetworkReader
 from support import batch_of, make_batch
+
+
+def never_read(follower: Follower) -> NetworkReader:
+    """The network-wide reader of a listener that has few accounts: nothing may come of it."""
+    nothing: Any = None
+    return NetworkReader(follower, nothing, nothing)
 
 
 @dataclass

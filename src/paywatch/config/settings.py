@@ -165,6 +165,11 @@ class Settings(BaseSettings):
         le=55,
         description="seconds of silence on a stream before it is checked by a page, 1 to 55",
     )
+    listen_mode: Annotated[Literal["auto", "account", "network"], BeforeValidator(_lower)] = Field(
+        default="auto",
+        description="account: a stream for each account; network: one for all of them, filtered "
+        "here; or auto: by their number",
+    )
     horizon_timeout: Seconds = Field(
         default=30, ge=1, le=300, description="seconds for a whole request to Horizon, 1 to 300"
     )

@@ -142,12 +142,12 @@ class Backfill:
                 # Whether there is more, only Horizon's later ledgers will say.
                 raise HorizonUnavailable(BEHIND, _nothing_more(claim))
         await self._close(claim)
-        return BackfillReport(claim.account, began_at, claim.position, read, found)
+        return BackfillReport(claim.label, began_at, claim.position, read, found)
 
     async def _page(self, claim: Cursor) -> Batch:
         """Read one page, cut off at the backfill's end."""
         end = claim.end_position
-        batch = await self.source.page(claim.account, claim.position)
+        batch = await self.source.page(claim.label, claim.position)
         if end is None or batch.upto <= end:
             return batch
         within = tuple(record for record in batch.records if record.operation_id <= end)

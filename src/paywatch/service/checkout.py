@@ -185,7 +185,7 @@ class Checkout:
             account = await merchants.account_of(conn, request.merchant_id)
             if account is None:
                 raise NotFound(f"there is no merchant {request.merchant_id}")
-            cursor = await cursors.read(conn, live_stream(account.account))
+            cursor = await cursors.read_followed(conn, account.account)
             if cursor is None:
                 raise NotFound(f"{account.account} is not watched: no payment would be seen")
             policy = await self._policy(conn, request.merchant_id)

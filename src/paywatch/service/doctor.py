@@ -171,7 +171,7 @@ async def examine_horizon(
     findings = list(judge_root(root, passphrase, now))
     if engine is not None:
         async with engine.connect() as conn:
-            findings += judge_streams(root, await cursors.read_all(conn))
+            findings += judge_streams(root, await cursors.read_all_followed(conn))
     return findings
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from paywatch.domain.ledger import Batch, Position
+from paywatch.domain.ledger import Batch
 from paywatch.errors import CursorMoved, DatabaseAway, HorizonError, NotFound
 from paywatch.service.elect import Election
 from paywatch.service.settle import Order, Settler
@@ -43,7 +43,7 @@ class Stream:
     Attributes:
         name: of its cursor.
         label: in logs, health and metrics: the account, or `network`.
-        batches: yields what comes after a position, in ledger order, each batch from the last
+        batches: yields what comes after a claimed cursor, in ledger order, each batch from the last
             one's end. While nothing can be read, empty batches come: the reader is at work. It
             survives whatever Horizon does by itself; raises HistoryGap, NetworkReset or
             WrongNetwork where going on would lose money.
@@ -51,7 +51,7 @@ class Stream:
 
     name: str
     label: str
-    batches: Callable[[Position], AsyncGenerator[Batch, None]]
+    batches: Callable[[Cursor], AsyncGenerator[Batch, None]]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Follower:
         """
         claim = await self._claim(stream, over)
         self._state(stream, "catching_up")
-        async with aclosing(until(over, stream.batches(claim.position))) as batches:
+        async with aclosing(until(over, stream.batches(claim))) as batches:
             async for batch in batches:
                 order = Order(batch, by=claim.stream, claim=claim)
                 await self.settler.settle(order, lambda: self._retrying(stream), over)

@@ -89,16 +89,18 @@ class Gauges:
             async with self.engine.connect() as conn:
                 sessions = await self._count_sessions(conn)
                 depth = await outbox.depth(conn, self.clock())
-                streams = await cursors.read_all(conn)
+                streams = await cursors.read_all_followed(conn)
+                accounts = await gauges.count_accounts(conn)
         except DATABASE_ERRORS as error:
             log.warning("gauges_not_read", error=type(error).__name__)
             return
+        for by, number in accounts.items():
+            self.metrics.accounts.labels(by=by).set(number)
         self._show_sessions(sessions)
         self._show_outbox(depth)
-        live = [cursor for cursor in streams if cursor.end_position is None]
-        self._show_streams(live, root)
+        self._show_streams(streams, root)
         if self.watchdog is not None and root is not None:
-            self.watchdog.look(live, root)
+            self.watchdog.look(streams, root)
 
     async def _count_sessions(self, conn: AsyncConnection) -> dict[SessionStatus, int]:
         """Count what is open at each look; what is over only seldom, once it is a lot."""
@@ -140,20 +142,20 @@ class Gauges:
         self.lags = {}
         for cursor in streams:
             read_through_at = cursor.read_through_at
-            self.metrics.position_ledger.labels(stream=cursor.account).set(cursor.position.ledger)
-            self.lags[cursor.account] = self._show_lag(cursor, root) if root else None
+            self.metrics.position_ledger.labels(stream=cursor.label).set(cursor.position.ledger)
+            self.lags[cursor.label] = self._show_lag(cursor, root) if root else None
             if read_through_at is not None:
                 lag = self._since(read_through_at)
-                self.metrics.clock_lag_seconds.labels(stream=cursor.account).set(lag)
+                self.metrics.clock_lag_seconds.labels(stream=cursor.label).set(lag)
 
     def _show_lag(self, cursor: Cursor, root: Root) -> timedelta | None:
         """The cursor may have passed the tip since the tip was read: that is no lag."""
         ledgers = max(0, root.latest - cursor.position.ledger)
-        self.metrics.lag_ledgers.labels(stream=cursor.account).set(ledgers)
+        self.metrics.lag_ledgers.labels(stream=cursor.label).set(ledgers)
         if cursor.read_through_at is None:
             return None
         lag = max(timedelta(0), root.closed_at - cursor.read_through_at)
-        self.metrics.lag_seconds.labels(stream=cursor.account).set(lag.total_seconds())
+        self.metrics.lag_seconds.labels(stream=cursor.label).set(lag.total_seconds())
         return lag
 
     def _since(self, moment: datetime) -> float:

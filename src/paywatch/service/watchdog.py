@@ -128,7 +128,7 @@ class Watchdog:
             NothingHelps: end the process.
         """
         followed = self.streams.followed
-        places = {c.account: c for c in cursors if c.account in followed}
+        places = {c.label: c for c in cursors if c.label in followed}
         for gone in self._watched.keys() - places.keys():
             del self._watched[gone]
         for label, cursor in places.items():

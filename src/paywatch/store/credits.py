@@ -55,7 +55,8 @@ WITH r AS MATERIALIZED (
            memo bytea, closed_at timestamptz, outcome text, session_id uuid)
 ), released AS (
     DELETE FROM quarantine q USING r
-     WHERE q.operation_id = r.operation_id AND split_part(q.stream, ':', 2) = r.account
+     WHERE q.operation_id = r.operation_id
+       AND split_part(q.stream, ':', 2) IN (r.account, 'network')
        AND q.history = {HISTORY_SQL}
 )
 INSERT INTO credits

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,12 +16,17 @@ class Cursor:
     """A stream's stored position, exclusive; `epoch` names the instance that may move it."""
 
     stream: str
-    account: str
+    account: str | None  # None: the network-wide stream's
     position: Position
     epoch: int = 0
     end_position: Position | None = None  # of a backfill
     read_through_at: datetime | None = None  # the ledger's clock
     history: int = 0  # that the position is of
+
+    @property
+    def label(self) -> str:
+        """What the stream is called where the names of streams are few."""
+        return self.account or "network"
 
 
 _COLUMNS = "stream, account, position, epoch, end_position, read_through_at, history"
@@ -58,6 +63,26 @@ _UNFINISHED = text(f"SELECT {_COLUMNS} FROM cursors WHERE end_position IS NOT NU
 
 _READ = text(f"SELECT {_COLUMNS} FROM cursors WHERE stream = :stream")
 _LIST = text(f"SELECT {_COLUMNS} FROM cursors ORDER BY stream")
+
+NETWORK_STREAM: Final = "live:network"
+
+FOLLOWED_SQL: Final = f"""
+CASE a.followed_by WHEN 'network' THEN '{NETWORK_STREAM}' ELSE 'live:' || a.account END"""
+"""The stream that reads for the account `a`, whose position counts for it."""
+
+_READ_FOLLOWED = text(
+    f"SELECT {_COLUMNS} FROM cursors c WHERE c.stream ="
+    f" (SELECT {FOLLOWED_SQL} FROM accounts a WHERE a.account = :account)"
+)
+# While the network is read as a whole, those that have yet to join it are not shown one by one.
+_LIST_FOLLOWED = text(
+    f"""
+SELECT {_COLUMNS} FROM cursors c
+ WHERE CASE WHEN EXISTS (SELECT FROM accounts WHERE followed_by = 'network')
+       THEN c.stream = '{NETWORK_STREAM}'
+       ELSE c.stream IN (SELECT 'live:' || account FROM accounts) END
+ ORDER BY stream"""
+)
 
 
 def backfill_stream(account: str, after: Position) -> str:
@@ -123,6 +148,17 @@ async def close_backfill(conn: AsyncConnection, claim: Cursor) -> None:
 async def read_unfinished(conn: AsyncConnection) -> list[Cursor]:
     """Read the cursors of backfills that have not reached their end."""
     return [_cursor(row) for row in await conn.execute(_UNFINISHED)]
+
+
+async def read_followed(conn: AsyncConnection, account: str) -> Cursor | None:
+    """Read the cursor whose position counts for an account."""
+    row = (await conn.execute(_READ_FOLLOWED, {"account": account})).one_or_none()
+    return None if row is None else _cursor(row)
+
+
+async def read_all_followed(conn: AsyncConnection) -> list[Cursor]:
+    """Read the live cursors that are followed: each account's, or the network-wide one alone."""
+    return [_cursor(row) for row in await conn.execute(_LIST_FOLLOWED)]
 
 
 async def read_all(conn: AsyncConnection) -> list[Cursor]:

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.store.credits import HISTORY_SQL
+from paywatch.store.cursors import FOLLOWED_SQL
 
 LEASE_GRACE: Final = timedelta(minutes=10)
 SHOWN: Final = 100  # violations of one kind that are listed; one is enough to alarm
@@ -151,16 +152,16 @@ SELECT q.operation_id, 'is a credit and in quarantine'
   FROM quarantine q WHERE q.quarantined_at >= :since
    AND EXISTS (SELECT FROM credits c WHERE c.operation_id = q.operation_id
                                        AND c.history = q.history
-                                       AND c.account = split_part(q.stream, ':', 2))""",
+                         AND split_part(q.stream, ':', 2) IN (c.account, 'network'))""",
     "a_cursor_is_of_the_present_history": f"""
 SELECT stream, format('is of history %s', history) FROM cursors WHERE history <> {HISTORY_SQL}""",
     "an_accepted_gap_is_behind_its_cursor": """
 SELECT g.stream, format('gave up what is until %s, and is at %s', g.upto_position, c.position)
   FROM accepted_gaps g JOIN cursors c USING (stream, history)
  WHERE c.position < g.upto_position""",
-    "a_watched_account_is_read": """
+    "a_watched_account_is_read": f"""
 SELECT a.account, 'has no live cursor, or one before the place where watching began'
-  FROM accounts a LEFT JOIN cursors c ON c.stream = 'live:' || a.account
+  FROM accounts a LEFT JOIN cursors c ON c.stream = {FOLLOWED_SQL}
  WHERE c.position IS NULL OR c.position < a.start_position""",
 }
 

@@ -23,11 +23,15 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class WatchedAccount:
-    """A Stellar account that is watched for a merchant, since `start_position`."""
+    """A Stellar account that is watched for a merchant, since `start_position`.
+
+    `by_network` says whose position counts for it: the network-wide stream's, or its own cursor's.
+    """
 
     account: str
     merchant_id: UUID
     start_position: Position
+    by_network: bool = False
 
 
 _INSERT_MERCHANT = text("INSERT INTO merchants (id, name, created_at) VALUES (:id, :name, :now)")
@@ -55,7 +59,7 @@ UPDATE merchants SET tolerance_bps = :tolerance_bps, late_grace_s = :late_grace_
  WHERE id = :id"""
 )
 
-_ACCOUNTS = "SELECT account, merchant_id, start_position FROM accounts"
+_ACCOUNTS = "SELECT account, merchant_id, start_position, followed_by FROM accounts"
 _ALL_ACCOUNTS = text(f"{_ACCOUNTS} ORDER BY account")
 _ACCOUNT_OF = text(f"{_ACCOUNTS} WHERE merchant_id = :merchant_id ORDER BY account LIMIT 1")
 
@@ -133,4 +137,5 @@ async def account_of(conn: AsyncConnection, merchant_id: UUID) -> WatchedAccount
 
 
 def _account(row: Row[Any]) -> WatchedAccount:
-    return WatchedAccount(row.account, row.merchant_id, Position(row.start_position))
+    by_network = row.followed_by == "network"
+    return WatchedAccount(row.account, row.merchant_id, Position(row.start_position), by_network)

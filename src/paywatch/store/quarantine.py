@@ -28,7 +28,8 @@ SELECT CAST(:stream AS text), r.*, CAST(:now AS timestamptz), {HISTORY_SQL}
   FROM json_to_recordset(CAST(:rows AS json)) AS r(operation_id bigint, raw bytea, reason text)
  WHERE NOT EXISTS (
        SELECT FROM credits c
-        WHERE c.operation_id = r.operation_id AND c.account = split_part(:stream, ':', 2)
+        WHERE c.operation_id = r.operation_id
+          AND split_part(:stream, ':', 2) IN (c.account, 'network')
           AND c.history = {HISTORY_SQL})
 ON CONFLICT (stream, operation_id, history) DO NOTHING
 RETURNING operation_id"""

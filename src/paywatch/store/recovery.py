@@ -13,6 +13,7 @@ from paywatch.domain.checkout import CheckoutSession
 from paywatch.domain.ledger import Credit
 from paywatch.domain.settlement import HeldCredit, Outcome
 from paywatch.store.credits import credit_from
+from paywatch.store.cursors import FOLLOWED_SQL
 from paywatch.store.rows import as_json
 from paywatch.store.sessions import SESSION_COLUMNS, session_from
 from paywatch.store.tables import OPEN_STATUSES_SQL
@@ -81,12 +82,13 @@ _OVERDUE = text(
     f"""
 SELECT {SESSION_COLUMNS} FROM checkout_sessions s
  WHERE s.status IN ({OPEN_STATUSES_SQL}) AND s.id = ANY(ARRAY(
-       SELECT due.id FROM cursors c CROSS JOIN LATERAL (
+       SELECT due.id FROM accounts a JOIN cursors c ON c.stream = {FOLLOWED_SQL}
+        CROSS JOIN LATERAL (
               SELECT o.id FROM checkout_sessions o
-               WHERE o.account = c.account AND o.status IN ({OPEN_STATUSES_SQL})
+               WHERE o.account = a.account AND o.status IN ({OPEN_STATUSES_SQL})
                  AND o.expires_at < c.read_through_at
                ORDER BY o.expires_at LIMIT {BATCH}) due
-        WHERE c.stream = 'live:' || c.account LIMIT {BATCH}))
+        LIMIT {BATCH}))
  ORDER BY s.id FOR UPDATE OF s"""
 )
 

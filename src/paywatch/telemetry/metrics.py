@@ -94,6 +94,11 @@ class Metrics:
             "Our clock less the closing time of the cursor's ledger, whoever is behind.",
             "stream",
         )
+        self.accounts = self._gauge(
+            "accounts",
+            "Watched accounts by whose position counts: their own stream's or the network's.",
+            "by",
+        )
         self.upstream_ledger = self._gauge("upstream_ledger", "Horizon's latest ledger.")
         self.upstream_lag_seconds = self._gauge(
             "upstream_lag_seconds",

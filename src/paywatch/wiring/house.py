@@ -24,6 +24,7 @@ from paywatch.service.elect import Election
 from paywatch.service.follow import Follower
 from paywatch.service.gauges import Gauges
 from paywatch.service.listen import Listener
+from paywatch.service.network import NetworkReader
 from paywatch.service.recover import Recovery
 from paywatch.service.settle import Settler
 from paywatch.service.streams import Streams
@@ -36,6 +37,7 @@ from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import generate_secret, sign
 
 DISPATCH_ALLOWANCE = timedelta(minutes=2)  # a round is a claim: seconds, even on a slow database
+STREAM_COST = 900  # requests an hour: what Horizon counts for it, and the pages that confirm it
 LEASE = timedelta(seconds=30)  # twice an attempt's deadline; what a killed dispatcher holds up
 
 
@@ -141,7 +143,11 @@ class House:
             self.progress,
             streams=self.streams,
         )
-        return Listener(follower, self.source)
+        network = NetworkReader(follower, self.source, self.backfill())
+        within_budget = self.settings.horizon_hourly_requests // STREAM_COST
+        most_streams = {"auto": within_budget, "account": None, "network": 0}
+        mode = self.settings.listen_mode
+        return Listener(follower, self.source, network, most_streams[mode])
 
     def dispatcher(self, sender: Sender) -> Dispatcher:
         """The deliveries, by an open sender."""
@@ -173,7 +179,12 @@ class House:
 def open_source(settings: Settings, metrics: Metrics | None = None) -> HorizonSource:
     """Build the source of the settings' Horizon; an async context manager that closes itself."""
     counted = metrics or Metrics()
-    timing = HorizonTiming(get_s=settings.horizon_timeout, reconcile_s=settings.stream_silence)
+    timing = HorizonTiming(
+        get_s=settings.horizon_timeout,
+        reconcile_s=settings.stream_silence,
+        # A quarter of the budget: full pages, and the root, are asked for besides.
+        poll_s=min(60.0, max(0.5, 4 * 3600 / settings.horizon_hourly_requests)),
+    )
     transport = HorizonTransport(
         timing,
         lambda code: counted.horizon_requests.labels(code=code).inc(),

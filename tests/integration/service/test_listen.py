@@ -22,7 +22,7 @@ from paywatch.telemetry.metrics import STREAM_STATES
 from support import ACCOUNT, NOW, START, USDC, Shop, address, make_credit
 from support.elections import election_on
 from support.locks import somebody_waits_for_a_lock
-from support.streams import Streams
+from support.streams import Streams, never_read
 
 OTHER = address("other shop")
 QUICK = Timing(accounts_s=0.01, again_s=0.01, stopped_s=0.01)
@@ -85,7 +85,7 @@ class Radio:
             self.progress,
             timing,
         )
-        return Listener(follower, self.streams)
+        return Listener(follower, self.streams, never_read(follower))
 
     @asynccontextmanager
     async def on(self, timing: Timing = QUICK) -> AsyncIterator[asyncio.Task[None]]:
@@ -108,7 +108,8 @@ class Radio:
     def state(self, account: str = ACCOUNT) -> str:
         """What the metric says."""
         name, value = "paywatch_stream_state", self.metrics.registry.get_sample_value
-        return next(s for s in STREAM_STATES if value(name, {"stream": account, name: s}))
+        states = (s for s in STREAM_STATES if value(name, {"stream": account, name: s}))
+        return next(states, "not begun")
 
 
 @contextmanager
@@ -224,6 +225,8 @@ async def test_of_two_one_leads_and_the_other_takes_over_when_it_is_gone(radio: 
     async with leader.on():
         await leader.streams.opens(1)
         async with radio.on():
+            while radio.state() == "not begun":  # noqa: ASYNC110 - a metric has no event
+                await asyncio.sleep(0)
             await leader.streams.grow(parts[0])
             await leader.streams.settled(ACCOUNT, parts[0].operation_id)
             assert (leader.state(), radio.state()) == ("live", "standby")
@@ -248,8 +251,9 @@ async def test_two_started_at_once_lose_and_double_nothing(radio: Radio) -> None
             while await radio.shop.session() == ("pending", 0):  # noqa: ASYNC110 - either tells
                 await asyncio.sleep(0)
         assert sorted(one.leads() for one in both) == [0, 1]
+        assert await radio.shop.rows("SELECT epoch FROM cursors") == [(1,)]
     assert await radio.shop.session() == ("paid", 100)
-    assert await radio.shop.rows("SELECT count(*), max(epoch) FROM credits, cursors") == [(1, 1)]
+    assert await radio.shop.rows("SELECT count(*) FROM credits") == [(1,)]
 
 
 async def test_a_leader_whose_cursor_an_operator_moved_claims_it_anew(radio: Radio) -> None:
@@ -352,7 +356,7 @@ async def test_lesson_6_a_database_that_is_away_for_a_while_loses_nothing(
         await radio.streams.settled(ACCOUNT, parts[1].operation_id)
     assert await radio.shop.session() == ("paid", 100)
     assert await radio.shop.rows("SELECT count(*) FROM credits") == [(2,)]
-    assert set(radio.streams.opened[1:]) <= {(ACCOUNT, parts[0].operation_id)}
+    assert set(radio.streams.opened[1:]) <= {(ACCOUNT, part.operation_id) for part in parts}
 
 
 async def test_a_bug_in_one_stream_ends_the_listener_and_is_told(radio: Radio) -> None:
@@ -362,7 +366,7 @@ async def test_a_bug_in_one_stream_ends_the_listener_and_is_told(radio: Radio) -
     with pytest.raises(ExceptionGroup) as told:
         async with asyncio.timeout(10):
             await radio.listener(Timing()).run(radio.stop)
-    assert [str(error) for error in told.value.exceptions] == ["a bug"]
+    assert told.group_contains(RuntimeError, match="a bug")
     assert radio.streams.open == 0, "the other streams are closed"
 
 

@@ -11,6 +11,7 @@ from paywatch.service.listen import Listener
 from paywatch.telemetry import Progress
 from support import ACCOUNT, NOW, Shop
 from support.elections import election_on
+from support.streams import never_read
 
 
 class Away:
@@ -38,7 +39,7 @@ async def test_an_outage_of_two_hours_does_not_look_like_a_hung_listener(shop: S
     follower = Follower(
         shop.engine, election, shop.settler, away.clock, Random(1), shop.metrics, progress
     )
-    listener = Listener(follower, away)
+    listener = Listener(follower, away, never_read(follower))
     running = asyncio.create_task(listener.run(stop))
     await asyncio.wait_for(away.hours_later.wait(), 10)
     assert away.now - NOW == timedelta(hours=2)

@@ -21,6 +21,7 @@ from paywatch.telemetry.metrics import STREAM_STATES
 from support import ACCOUNT, NOW, Shop, make_credit
 from support.elections import election_on
 from support.streams import Streams as Ledger
+from support.streams import never_read
 
 QUICK = Timing(accounts_s=0.01, stopped_s=0.01)
 
@@ -117,7 +118,9 @@ class House:
             QUICK,
             self.streams,
         )
-        running = asyncio.create_task(Listener(follower, self.source).run(stop))
+        running = asyncio.create_task(
+            Listener(follower, self.source, never_read(follower)).run(stop)
+        )
         try:
             async with asyncio.timeout(30):
                 yield

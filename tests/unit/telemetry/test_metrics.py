@@ -27,6 +27,7 @@ EVERYTHING = {
     "paywatch_batch_records",
     "paywatch_settlement_retries",
     "paywatch_sessions",
+    "paywatch_accounts",
     "paywatch_attempts",
     "paywatch_attempt_duration_seconds",
     "paywatch_outbox_deliveries",

@@ -1,0 +1,188 @@
+"""The network-wide stream: whom it looks for, and for whom its position counts already.
+
+Whoever is watched is looked for, from the next page on. But a page that was read before does not
+have him; so his own cursor goes on to count for him until the ledger has been read for him up to
+the place from which on he is looked for. Then he joins: his sessions expire by this stream's clock,
+and new ones begin at its position.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from paywatch.domain.ledger import Batch, Position
+from paywatch.errors import HorizonError
+from paywatch.service.backfill import Backfill
+from paywatch.service.follow import Follower, Stream
+from paywatch.service.settle import Order
+from paywatch.service.waiting import unless, wait_for
+from paywatch.store import merchants, network
+from paywatch.store.cursors import NETWORK_STREAM, Cursor
+from paywatch.store.retry import persistently
+
+log = structlog.stdlib.get_logger(__name__)
+
+T = TypeVar("T")
+
+BY: Final = "join:network"
+NEAR_LEDGERS: Final = 720  # an hour: within it, reading everybody's ledgers again is cheap
+
+
+class NetworkSource(Protocol):
+    """Reads everybody's operations without end."""
+
+    def network_batches(
+        self, watched: Callable[[], Container[str]], after: Position
+    ) -> AsyncGenerator[Batch, None]:
+        """Yield what comes after a position, as `Stream.batches` must.
+
+        Args:
+            watched: whose credits to keep; asked for each page, after it was asked for.
+            after: exclusive.
+        """
+        ...
+
+
+@dataclass
+class NetworkReader:
+    """The network-wide stream of one process.
+
+    Attributes:
+        follower: follows it, if it leads.
+        source: reads it.
+        backfill: brings accounts near that are far behind.
+    """
+
+    follower: Follower
+    source: NetworkSource
+    backfill: Backfill
+    _watched: frozenset[str] = field(default=frozenset(), init=False)
+    _claim: Cursor | None = field(default=None, init=False)  # while we lead
+    _since: dict[str, Position] = field(default_factory=dict, init=False)
+    _tries: Counter[str] = field(default_factory=Counter, init=False)
+
+    @property
+    def stream(self) -> Stream:
+        """What is to be followed."""
+        return Stream(NETWORK_STREAM, "network", self._batches)
+
+    def watch(self, accounts: Iterable[str]) -> None:
+        """Look for these accounts too, from the next page on; nobody is ever forgotten."""
+        if new := set(accounts) - self._watched:
+            self._watched |= new
+
+    async def open(self) -> None:
+        """Make the stream's cursor, unless it reads for somebody already."""
+
+        async def write() -> None:
+            async with self.follower.engine.begin() as conn:
+                await network.open_network(conn, self.follower.clock())
+
+        await self._persistently(write)
+
+    async def leave(self) -> None:
+        """Give every account its own cursor back."""
+
+        async def write() -> int:
+            async with self.follower.engine.begin() as conn:
+                return await network.leave(conn, self.follower.clock())
+
+        if left := await self._persistently(write):
+            log.info("accounts_left_the_network_stream", accounts=left)
+
+    async def _batches(self, claim: Cursor) -> AsyncGenerator[Batch, None]:
+        """Read on from a claim, noting from where on each account is looked for."""
+        # After the claim: whoever joined under an earlier leader must be looked for by this one.
+        self.watch(await self._persistently(self._read_accounts))
+        self._claim, noted = claim, frozenset[str]()
+        batches = self.source.network_batches(lambda: self._watched, claim.position)
+        try:
+            async with aclosing(batches):
+                while True:
+                    watched = self._watched
+                    batch = await anext(batches)
+                    if watched is not noted:
+                        self._since |= dict.fromkeys(watched - self._since.keys(), batch.after)
+                        noted = watched
+                    yield batch
+        finally:
+            self._claim, self._since = None, {}
+
+    async def _read_accounts(self) -> list[str]:
+        async with self.follower.engine.begin() as conn:
+            return [watched.account for watched in await merchants.read_accounts(conn)]
+
+    async def keep_joining(self, stop: asyncio.Event) -> None:
+        """Let accounts join while we lead, until `stop` is set."""
+        while not stop.is_set():
+            try:
+                await unless(stop, self.join_some())
+            except HorizonError as error:
+                log.warning("join_waits", why=str(error))
+            await wait_for(stop, self.follower.timing.accounts_s)
+
+    async def join_some(self) -> set[str]:
+        """Read the ledger for some that have not joined up to where the stream looks for them.
+
+        Raises:
+            HorizonError: it cannot be read; they are tried again after the others.
+        """
+        claim = self._claim
+        waiting = await self._persistently(self._read_waiting)
+        group = self._next_group({a: at for a, at in waiting.items() if a in self._since})
+        if claim is None or not group:
+            return set()
+        self._tries.update(group.keys())
+        upto = max(self._since[account] for account in group)
+        if upto.ledger - min(group.values()).ledger <= NEAR_LEDGERS:
+            await self._read_for(group, upto)
+        else:
+            for account, after in group.items():
+                await self.backfill.run_range(account, after, max(after, upto))
+
+        async def join() -> set[str]:
+            async with self.follower.engine.begin() as conn:
+                return await network.join(conn, group.keys(), claim.epoch)
+
+        joined = await self._persistently(join)
+        for account in joined:
+            del self._tries[account]
+        if joined:
+            log.info("accounts_joined_the_network_stream", accounts=len(joined), of=len(group))
+        return joined
+
+    async def _read_waiting(self) -> dict[str, Position]:
+        async with self.follower.engine.begin() as conn:
+            return await network.read_waiting(conn)
+
+    def _next_group(self, waiting: Mapping[str, Position]) -> Mapping[str, Position]:
+        """Choose who is to join next: the least tried, the nearest, and all that are near them.
+
+        One that is far behind, or not on the ledger at all, holds up nobody else.
+        """
+        if not waiting:
+            return {}
+        fewest = min(self._tries[account] for account in waiting)
+        eager = {a: at for a, at in waiting.items() if self._tries[a] == fewest}
+        nearest = max(eager.values()).ledger
+        return {a: at for a, at in eager.items() if nearest - at.ledger <= NEAR_LEDGERS}
+
+    async def _read_for(self, group: Mapping[str, Position], upto: Position) -> None:
+        """Read the network again for a group, and settle what it brings; it moves no cursor."""
+        after = min(group.values())
+        if after >= upto:
+            return
+        async with aclosing(self.source.network_batches(lambda: group, after)) as batches:
+            async for batch in batches:
+                if batch.records:
+                    await self.follower.settler.settle(Order(batch, by=BY))
+                if batch.upto >= upto or self._claim is None:
+                    return
+
+    async def _persistently(self, run: Callable[[], Awaitable[T]]) -> T:
+        return await persistently(run, rng=self.follower.rng)
