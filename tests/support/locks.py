@@ -11,7 +11,7 @@ async def somebody_waits_for_a_lock(conn: psycopg.Connection[tuple[int]], count:
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):  # a new process starts slowly on a busy machine
         while (conn.execute(waiting).fetchone() or (0,))[0] < count:
             conn.rollback()
             await asyncio.sleep(0)
