@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
-from stellar_sdk import ChangeTrust, CreateAccount, IdMemo, Payment, TransactionEnvelope
+from stellar_sdk import (
+    ChangeTrust,
+    CreateAccount,
+    FeeBumpTransactionEnvelope,
+    IdMemo,
+    Payment,
+    TransactionEnvelope,
+)
 
 from paywatch.sim import LedgerSettings, Merchant, NetworkSettings, SimNetwork, Wallet, asset_of
 from paywatch.sim.history import AppliedTx
@@ -41,7 +48,9 @@ class Site:
         changed = {f"PAYWATCH_{name.upper()}": value for name, value in settings.items()}
         return replace(self, settings=self.settings | changed)
 
-    async def pay(self, *envelopes: TransactionEnvelope) -> list[AppliedTx]:
+    async def pay(
+        self, *envelopes: TransactionEnvelope | FeeBumpTransactionEnvelope
+    ) -> list[AppliedTx]:
         """Submit envelopes and wait until the network's clock has closed a ledger with them."""
         hashes = self.network.submit(*envelopes)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from paywatch.cli import audit, care, demo, explain, network, serving, setup, shop
+from paywatch.cli import audit, care, credit, demo, explain, network, serving, setup, shop
 from paywatch.cli.running import HonestGroup
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ def _options(
 app.command("migrate")(setup.migrate)
 app.add_typer(shop.merchant, name="merchant")
 app.add_typer(shop.session, name="session")
+app.add_typer(credit.credit, name="credit")
 app.command("run")(serving.run)
 app.command("backfill")(care.backfill)
 app.command("recover")(care.recover)

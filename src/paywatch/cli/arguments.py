@@ -13,8 +13,12 @@ from paywatch.errors import InvalidInput
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", re.ASCII)
+_CREDIT = re.compile(r"([0-9]{1,19})(?::([0-9]{1,5}))?", re.ASCII)
+_TX_HASH = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _LEDGER = re.compile(r"[0-9]{1,10}", re.ASCII)
 _LAST_LEDGER: Final = 2**31 - 1  # above it a position would not fit its 63 bits
+_LAST_OPERATION: Final = 2**63 - 1
+_LAST_CHANGE: Final = 2**15 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,32 @@ def parse_id(text: str, field: str) -> UUID:
         return UUID(text)
     except ValueError as error:
         raise InvalidInput(field, "must be an id as `paywatch` printed it (a UUID)") from error
+
+
+def parse_credit(text: str) -> tuple[int, int]:
+    """Read a credit as paywatch prints it: an operation's id, and after a colon which change of it.
+
+    Without the colon it is the first, 0; only a contract call has others.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    match = _CREDIT.fullmatch(text)
+    key = (int(match[1]), int(match[2] or 0)) if match else None
+    if key is None or key[0] > _LAST_OPERATION or key[1] > _LAST_CHANGE:
+        raise InvalidInput("credit", "must be OPERATION or OPERATION:i, such as 5172433409568769:0")
+    return key
+
+
+def parse_tx_hash(text: str) -> str:
+    """Read a transaction's hash.
+
+    Raises:
+        InvalidInput: not 64 hexadecimal digits.
+    """
+    if not _TX_HASH.fullmatch(text):
+        raise InvalidInput("tx", "must be a transaction's hash: 64 hexadecimal digits")
+    return text.lower()
 
 
 def parse_ledger_or_time(text: str, field: str) -> LedgerOrTime:

@@ -8,7 +8,7 @@ stream happened to cut the ledger then makes no difference to the result.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from uuid import UUID
 
 from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, SessionStatus
 from paywatch.domain.ledger import Credit
+from paywatch.errors import InvalidInput
 
 
 class Outcome(StrEnum):
@@ -88,18 +89,23 @@ def judge(session: CheckoutSession, credit: Credit) -> Outcome:
     return Outcome.APPLIED
 
 
-def decide(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
+def decide(
+    session: CheckoutSession,
+    credits_: Iterable[Credit],
+    judged_by: Callable[[CheckoutSession, Credit], Outcome] = judge,
+) -> Settlement:
     """Fold credits that name this session into it, in ledger order.
 
     Args:
         session: the session as locked, with all that was applied before in `received`.
         credits_: credits not seen before, in any order.
+        judged_by: says what each does to the session as it stands then.
     """
     outcomes: list[tuple[Credit, Outcome]] = []
     transitions: list[Transition] = []
     completed_by: Credit | None = None
     for credit in sorted(credits_, key=lambda credit: credit.key):
-        outcome = judge(session, credit)
+        outcome = judged_by(session, credit)
         outcomes.append((credit, outcome))
         if outcome is not Outcome.APPLIED:
             continue
@@ -114,6 +120,26 @@ def decide(session: CheckoutSession, credits_: Iterable[Credit]) -> Settlement:
         paid_at = credit.closed_at if after is SessionStatus.PAID else None
         session = replace(session, received=received, status=after, paid_at=paid_at)
     return Settlement(session, tuple(outcomes), tuple(transitions), completed_by)
+
+
+def apply_by_word(session: CheckoutSession, credit: Credit) -> Settlement:
+    """Apply a held credit to a session because the merchant says so.
+
+    Which session the payer named, and when the credit closed, is for the merchant to judge: an
+    expired session takes it, too. A session that is paid or canceled does not.
+
+    Raises:
+        InvalidInput: naming what stands in the way.
+    """
+    if credit.account != session.account:
+        raise InvalidInput("session", f"is on {session.account}; the credit came to another")
+    if credit.asset != session.asset:
+        raise InvalidInput("session", f"asks for {session.asset}; the credit is {credit.asset}")
+    if not TRANSITIONS[session.status]:
+        raise InvalidInput(
+            "session", f"is {session.status}; open another one, or refund the credit"
+        )
+    return decide(session, [credit], lambda _session, _credit: Outcome.APPLIED)
 
 
 def prove(session: CheckoutSession, credits_: Iterable[Credit], applied: int) -> Settlement:

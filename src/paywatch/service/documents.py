@@ -39,15 +39,18 @@ def session_document(session: CheckoutSession, passphrase: str) -> dict[str, Any
 
 def payment_uri(session: CheckoutSession, passphrase: str) -> str:
     """Build the SEP-7 request that a wallet opens to pay this session."""
-    asset = session.asset
-    sdk_asset = SdkAsset.native() if asset.issuer is None else SdkAsset(asset.code, asset.issuer)
     return PayStellarUri(
         destination=session.account,
         amount=format_stroops(session.amount),  # a Decimal would be written as 1E-7
-        asset=sdk_asset,
+        asset=sdk_asset(session.asset),
         memo=_sdk_memo(session.memo),
         network_passphrase=passphrase,
     ).to_uri()
+
+
+def sdk_asset(asset: ledger.Asset) -> SdkAsset:
+    """Say an asset as the SDK does."""
+    return SdkAsset.native() if asset.issuer is None else SdkAsset(asset.code, asset.issuer)
 
 
 def _sdk_memo(memo: ledger.Memo) -> Memo:

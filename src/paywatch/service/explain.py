@@ -15,6 +15,7 @@ from paywatch.domain.events import iso
 from paywatch.domain.ledger import MAX_STROOPS, Credit, LedgerRecord, format_stroops
 from paywatch.domain.settlement import BatchSettlement, Outcome, Settlement, decide_batch
 from paywatch.errors import RecordError
+from paywatch.service.held_documents import HELD_BECAUSE
 from paywatch.store import credits as credit_store
 from paywatch.store import merchants, sessions
 
@@ -137,19 +138,11 @@ async def _judge(engine: AsyncEngine, found: Sequence[Credit]) -> Callable[[Cred
 
 
 def _verdicts(decided: BatchSettlement) -> dict[Key, Verdict]:
-    unmatched = Verdict(Does.HOLD, f"{Outcome.UNMATCHED}: names no session")
+    unmatched = Verdict(Does.HOLD, _held_because(Outcome.UNMATCHED))
     verdicts = dict.fromkeys((credit.key for credit in decided.unmatched), unmatched)
     for settlement in decided.settlements:
         verdicts |= _verdicts_of(settlement)
     return verdicts
-
-
-_HELD_BECAUSE: Mapping[Outcome, str] = {
-    Outcome.DUPLICATE: "the session is paid already",
-    Outcome.LATE: "closed after the session's deadline",
-    Outcome.WRONG_ASSET: "the session asks for another asset",
-    Outcome.CANCELED: "the session was canceled",
-}
 
 
 def _verdicts_of(settlement: Settlement) -> dict[Key, Verdict]:
@@ -164,9 +157,12 @@ def _verdicts_of(settlement: Settlement) -> dict[Key, Verdict]:
         if outcome is Outcome.APPLIED:
             verdicts[credit.key] = Verdict(Does.APPLY, f"the session is {status} then", *session)
         else:
-            reason = f"{outcome}: {_HELD_BECAUSE[outcome]}"
-            verdicts[credit.key] = Verdict(Does.HOLD, reason, *session)
+            verdicts[credit.key] = Verdict(Does.HOLD, _held_because(outcome), *session)
     return verdicts
+
+
+def _held_because(outcome: Outcome) -> str:
+    return f"{outcome}: {HELD_BECAUSE[outcome]}"
 
 
 def _credit_document(credit: Credit, verdict: Verdict) -> dict[str, Any]:

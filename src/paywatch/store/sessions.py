@@ -38,6 +38,7 @@ SELECT {SESSION_COLUMNS} FROM checkout_sessions s WHERE s.id IN (
     SELECT x.id FROM named JOIN checkout_sessions x USING (account, muxed_id)
 ) ORDER BY s.id"""
 
+_LOCK = text(f"SELECT {SESSION_COLUMNS} FROM checkout_sessions s WHERE s.id = :id FOR UPDATE OF s")
 _FIND_NAMED = text(_NAMED)
 _LOCK_NAMED = text(f"{_NAMED} FOR UPDATE OF s")
 
@@ -69,6 +70,12 @@ SELECT s.id, coalesce(sum(c.amount), 0)::bigint AS applied
  WHERE s.id = ANY(:ids) GROUP BY s.id
 HAVING coalesce(sum(c.amount), 0) < s.least_amount"""
 )
+
+
+async def lock(conn: AsyncConnection, session_id: UUID) -> CheckoutSession | None:
+    """Lock one session."""
+    row = (await conn.execute(_LOCK, {"id": session_id})).one_or_none()
+    return None if row is None else session_from(row)
 
 
 async def lock_named(conn: AsyncConnection, credits_: Iterable[Credit]) -> list[CheckoutSession]:

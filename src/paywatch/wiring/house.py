@@ -23,6 +23,7 @@ from paywatch.service.dispatch import Dispatcher, Sender
 from paywatch.service.elect import Election
 from paywatch.service.follow import Follower
 from paywatch.service.gauges import Gauges
+from paywatch.service.held import HeldCredits
 from paywatch.service.listen import Listener
 from paywatch.service.network import NetworkReader
 from paywatch.service.recover import Recovery
@@ -96,6 +97,11 @@ class House:
         return Announcements(
             Tracer(self.engine, self.settler, self.source, self.clock, self.rng, "announce")
         )
+
+    @property
+    def held(self) -> HeldCredits:
+        """The credits that wait for a merchant's word."""
+        return HeldCredits(self.engine, self.source, self.clock, self.rng)
 
     def backfill(self, source: PageSource | None = None) -> Backfill:
         """Backfills; `source` may stand before the polite one, to see what is read."""

@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 import psycopg
 import pytest
-from stellar_sdk import IdMemo, Keypair, TimeBounds
+from stellar_sdk import IdMemo, Keypair, TimeBounds, TransactionEnvelope
+from stellar_sdk.sep.stellar_uri import PayStellarUri
 
 from paywatch.domain.ledger import Position
 from paywatch.store.migrate import head_revision
@@ -644,3 +645,95 @@ async def test_a_policy_that_is_none_is_refused(
     ended = await command(site.environ, "merchant", "policy", merchant, *options)
     assert ended.code == 2
     assert message in ended.err
+
+
+async def hold(site: Site, *txs: TransactionEnvelope) -> list[str]:
+    """Pay what names no session, and read it; gives the credits, the newest first."""
+    await site.pay(*txs)
+    await answer(site.environ, "backfill")
+    listed = await answer(site.environ, "credit", "list")
+    return [credit["credit"] for credit in listed["credits"]]
+
+
+async def test_a_held_credit_is_explained_applied_and_its_session_told_of(site: Site) -> None:
+    session = await open_session(site)
+    [name] = await hold(site, site.customer.pay(site.shop.account_id, "12.5"))
+
+    shown = await answer(site.environ, "credit", "show", name)
+    assert (shown["outcome"], shown["why"]) == ("unmatched", "names no session")
+    assert (shown["payer"], shown["amount"]) == (site.customer.account_id, "12.5000000")
+    assert shown["event"]["delivery"] == "pending"
+    assert shown["can"][0] == f"paywatch credit apply {name} --session ID"
+    people = await command(site.environ, "credit", "show", name)
+    assert "What can be done:\n  paywatch credit apply" in people.out
+
+    words = ("credit", "apply", name, "--session", session["id"])
+    applied = await answer(site.environ, *words)
+    assert (applied["outcome"], applied["held_as"]) == ("applied", "unmatched")
+    assert applied["session"]["status"] == "paid"
+    assert applied["can"] == []
+    assert await answer(site.environ, *words) == applied
+    told = (await answer(site.environ, "session", "show", session["id"]))["events"]
+    assert [event["type"] for event in told] == ["checkout.session.paid"]
+    assert (await answer(site.environ, "credit", "list"))["credits"] == []
+    assert "No credit is held." in (await command(site.environ, "credit", "list")).out
+    [listed] = (await answer(site.environ, "credit", "list", "--outcome", "applied"))["credits"]
+    assert listed["credit"] == name
+    assert (await answer(site.environ, "audit"))["healthy"]
+
+
+async def test_a_held_credit_is_refunded_by_a_wallet_and_marked_by_either_hash(
+    site: Site,
+) -> None:
+    await register(site)
+    twice = [site.customer.pay(site.shop.account_id, "5", USD) for _ in range(2)]
+    one, two = await hold(site, *twice)
+    inner = pay_as_asked(site, await answer(site.environ, "credit", "refund", one))
+    [refund] = await site.pay(site.network.root.fee_bump(inner))
+
+    unknown = await command(site.environ, "credit", "return", one, "--tx", "ab" * 32)
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "tx: is not on the ledger up to" in unknown.err
+    for tx_hash in (inner.hash_hex(), refund.hash.upper()):
+        marked = await answer(site.environ, "credit", "return", one, "--tx", tx_hash)
+        assert (marked["outcome"], marked["returned_by_tx"]) == ("returned", refund.hash)
+    spent = await command(site.environ, "credit", "return", two, "--tx", refund.hash)
+    assert spent.code == 2
+    assert "tx: has 0.0000000 left to return, the credit is 5.0000000" in spent.err
+    again = await command(site.environ, "credit", "refund", one)
+    assert again.code == 2
+    assert f"credit: {one} was returned by {refund.hash}: it is not held" in again.err
+    assert (await answer(site.environ, "audit"))["healthy"]
+
+
+def pay_as_asked(site: Site, document: Document) -> TransactionEnvelope:
+    """Do what a wallet does with a SEP-7 request."""
+    uri = PayStellarUri.from_uri(document["payment_uri"])
+    assert uri.network_passphrase == site.network.passphrase
+    assert uri._asset is not None
+    return site.shop.pay(uri.destination, str(uri.amount), uri._asset, uri._memo)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("show", "5:x"), "credit: must be OPERATION or OPERATION:i"),
+        (("show", f"{2**63}"), "credit: must be OPERATION or OPERATION:i"),
+        (("show", "5:32768"), "credit: must be OPERATION or OPERATION:i"),
+        (("return", "5", "--tx", "5"), "tx: must be a transaction's hash"),
+        (("apply", "5", "--session", "x"), "session: must be an id"),
+        (("list", "--account", "x"), "account: must be a Stellar G… address"),
+    ],
+)
+async def test_a_word_that_cannot_be_understood_is_a_usage_error(
+    site: Site, args: tuple[str, ...], says: str
+) -> None:
+    ended = await command(site.environ, "credit", *args)
+    assert (ended.code, ended.out) == (2, "")
+    assert says in ended.err
+
+
+async def test_a_credit_that_is_not_there_is_said_so(site: Site) -> None:
+    ended = await command(site.environ, "credit", "show", "5:1")
+    assert (ended.code, ended.out) == (1, "")
+    assert "there is no credit 5:1" in ended.err

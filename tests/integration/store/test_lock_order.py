@@ -5,7 +5,8 @@ it holds none of the others. The idea is absurd's `test_lock_ordering.py`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
+from random import Random
 from typing import Final
 from uuid import UUID
 
@@ -13,9 +14,11 @@ import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from paywatch.domain.announcement import Announcement
+from paywatch.domain.announcement import Announcement, Trace
 from paywatch.domain.checkout import Cause
 from paywatch.domain.ledger import Memo
+from paywatch.domain.settlement import Outcome
+from paywatch.service.held import HeldCredits
 from paywatch.store import announcements, recovery, sessions
 from support import NOW, Shop, closing, make_credit
 from support.locks import somebody_waits_for_a_lock
@@ -78,3 +81,27 @@ async def test_lesson_19_sessions_are_locked_in_the_order_of_their_ids(
             assert isinstance(locked, (list, dict))
             assert len(locked) == 5
             await conn.rollback()
+
+
+async def test_a_word_locks_the_session_before_the_credit(shop: Shop, database_url: str) -> None:
+    """As settling does, which writes a session's credits while it holds the session."""
+    session = await shop.add_session()
+    credit = make_credit(memo=Memo.none())
+    await shop.settle(credit)
+    words = HeldCredits(shop.engine, NoLedger(), lambda: NOW, Random(1))
+    with psycopg.connect(database_url) as holder, psycopg.connect(database_url) as prober:
+        holder.execute("SELECT FROM checkout_sessions FOR UPDATE")
+        applying = asyncio.ensure_future(words.apply(credit.key, session.id))
+        await somebody_waits_for_a_lock(prober)
+        free = prober.execute("SELECT FROM credits FOR UPDATE NOWAIT")
+        assert len(free.fetchall()) == 1
+        prober.rollback()
+        holder.rollback()
+        assert (await applying).state.outcome is Outcome.APPLIED
+
+
+class NoLedger:
+    """Is not asked."""
+
+    async def trace(self, tx_hash: str, watched: Container[str]) -> Trace:
+        raise AssertionError(tx_hash, watched)

@@ -20,6 +20,7 @@ from paywatch.store import (
     checkout,
     cursors,
     events,
+    held,
     invariants,
     merchants,
     outbox,
@@ -88,6 +89,14 @@ INSERT INTO attempts (event_id, endpoint_id, number, started_at, duration_ms, st
 SELECT event_id, endpoint_id, 1, due_at, 5, 200, '' FROM deliveries WHERE state = 'delivered';
 INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_at)
 SELECT id, 'pending', 'paid', 'credited_in_full', 'live', done_at FROM made;
+INSERT INTO credits (operation_id, change_index, account, asset, amount, tx_hash, payer, memo_type,
+       memo, closed_at, outcome, held_as, resolved_at, returned_by_tx, recorded_at)
+SELECT {2 * OLD} + n, 0, account, 'native', 100, tx_hash, 'G', 'none', '', done_at, word.outcome,
+       word.held_as, CASE WHEN word.held_as IS NOT NULL THEN done_at END,
+       CASE WHEN word.held_as IS NOT NULL THEN sha256(int8send(n / 2)) END, :at
+  FROM made CROSS JOIN LATERAL (
+       SELECT CASE n % 2 WHEN 0 THEN 'returned' ELSE 'unmatched' END AS outcome,
+              CASE n % 2 WHEN 0 THEN 'unmatched' END AS held_as) word;
 INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_id, asset, amount,
        status, announced_at, announced_tx_hash, expires_at, created_at, updated_at,
        opened_position, least_amount, accept_until, text_for_id)
@@ -274,6 +283,27 @@ KEY, MEMO_KEY, MUXED_KEY, OPEN_KEY = (
         # A page of the operations 19001 to 19020, of which it shows every other.
         (audit._HELD, {"account": ACCOUNT} | AUDITED, {"pk_credits"}, 30),
         (audit._HELD, {"account": None} | AUDITED, {"pk_credits"}, 30),
+        (held._FIND, {"operation_id": 7, "change_index": 0}, {"pk_credits"}, 1),
+        (
+            held._LIST_WAITING,
+            {"account": None, "outcome": None, "limit": 20},
+            {"ix_credits_held"},
+            20,
+        ),
+        (
+            held._LIST_ALL,
+            {"account": ACCOUNT, "outcome": None, "limit": 20},
+            {"ix_credits_held", "ix_credits_resolved"},
+            40,
+        ),
+        (
+            held._RETURNED_BY,
+            {"tx_hash": bytes(32), "account": ACCOUNT, "payer": "G", "asset": "native"},
+            {"ix_credits_returned_by_tx"},
+            3,
+        ),
+        (held._EVENT, {"operation_id": 7, "change_index": 0}, {"ix_events_operation_id"}, 1),
+        (recovery._UNTOLD, {"since": SINCE}, {"ix_credits_recorded_at"}, 2 * NEW),
         (merchants._ACCOUNT_OF, {"merchant_id": MERCHANT_ID}, set(), 1),
         (checkout._LIST, {"status": None, "limit": 50}, {KEY}, 50),
     ],

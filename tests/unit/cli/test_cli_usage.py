@@ -16,7 +16,8 @@ SEED = "SBFGFF27Y64ZUGFAIG5AMJGQODZZKV2YQKAVUUN4HNE24XZXD2OEUVUP"
 RECORDS = Path(__file__).parent / "data"
 COMMANDS = (
     "migrate", "merchant create", "merchant policy", "session create", "session show",
-    "session announce", "session list", "run", "backfill", "recover", "audit", "explain", "doctor",
+    "session announce", "session list", "credit list", "credit show", "credit apply",
+    "credit refund", "credit return", "run", "backfill", "recover", "audit", "explain", "doctor",
     "sim", "demo",
 )  # fmt: skip
 

@@ -93,7 +93,10 @@ def test_the_options_that_the_pages_name_exist() -> None:
     named |= {option for row in table(GUIDE, "## Sessions") for option in code(row[0])}
     assert len(named) > 8
     assert named <= options()
-    assert set(code(table(GUIDE, "## Commands and exit codes")[3][1])) == {"--role", *Role}
+    [daemon] = [
+        row for row in table(GUIDE, "## Commands and exit codes") if "`paywatch run`" in row
+    ]
+    assert set(code(daemon[1])) == {"--role", *Role}
 
 
 def test_the_exit_codes_are_the_programs() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 from paywatch.domain.checkout import OPEN, TRANSITIONS, Cause, PaidHow, SessionStatus
 from paywatch.domain.ledger import MAX_STROOPS, Asset, Memo, MemoType, Position
 from paywatch.domain.policy import Policy
-from paywatch.domain.settlement import Outcome, decide, decide_batch, judge, prove
+from paywatch.domain.settlement import (
+    Outcome,
+    apply_by_word,
+    decide,
+    decide_batch,
+    judge,
+    prove,
+)
 from paywatch.errors import InvalidInput
 from support import NOW, USDC, XLM, address, closing, make_credit, make_session
 
@@ -266,3 +274,58 @@ def test_the_table_of_transitions_is_whole() -> None:
     assert TRANSITIONS[SessionStatus.PAID] == TRANSITIONS[SessionStatus.CANCELED] == {}
     reachable = {after for causes in TRANSITIONS.values() for after in causes.values()}
     assert reachable == set(SessionStatus)
+
+
+HELD_AS = [o for o in Outcome if o not in {Outcome.APPLIED, Outcome.RETURNED}]
+TAKING = OPEN | {SessionStatus.EXPIRED}
+
+
+@pytest.mark.parametrize(
+    ("status", "held_as", "amount"), list(product(SessionStatus, HELD_AS, (60, 100, 140)))
+)
+def test_a_word_applies_what_is_held_to_every_session_that_is_neither_paid_nor_canceled(
+    status: SessionStatus, held_as: Outcome, amount: int
+) -> None:
+    """Whatever it was held for: over, under and exact, in time and late."""
+    session = make_session(status=status, expires_at=IN_TIME)
+    late = held_as in {Outcome.LATE, Outcome.UNMATCHED}
+    credit = make_credit(amount, closed_at=LATE if late else IN_TIME)
+    if status not in TAKING:
+        with pytest.raises(InvalidInput, match=f"session: is {status}; open another one"):
+            apply_by_word(session, credit)
+        return
+    settlement = apply_by_word(session, credit)
+    assert settlement.outcomes == ((credit, Outcome.APPLIED),)
+    assert settlement.session.received == amount
+    if amount < 100:
+        stays = status is SessionStatus.EXPIRED
+        after = SessionStatus.EXPIRED if stays else SessionStatus.PARTIALLY_PAID
+        assert (settlement.session.status, settlement.completed_by) == (after, None)
+        return
+    assert settlement.session.status is SessionStatus.PAID
+    assert settlement.completed_by == credit
+    on_time = PaidHow.OVER if amount > 100 else PaidHow.EXACT
+    assert settlement.session.paid_how is (PaidHow.LATE if late else on_time)
+
+
+def test_a_word_adds_to_what_came_before_and_the_terms_still_hold() -> None:
+    terms = Policy(tolerance_bps=1000).terms(100, NOW + timedelta(minutes=30))
+    session = make_session(status=SessionStatus.PARTIALLY_PAID, received=50, terms=terms)
+    settlement = apply_by_word(session, make_credit(40))
+    assert (settlement.session.status, settlement.session.paid_how) == (
+        SessionStatus.PAID,
+        PaidHow.UNDER,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"account": address("other")}, f"is on {make_session().account}; the credit came to"),
+        ({"asset": USDC}, "asks for native; the credit is USDC"),
+        ({"asset": SPOOFED_XLM}, "asks for native; the credit is XLM"),
+    ],
+)
+def test_no_word_makes_another_account_or_asset_fit(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidInput, match=f"session: {why}"):
+        apply_by_word(make_session(), make_credit(**changes))
