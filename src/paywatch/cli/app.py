@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from paywatch.cli import audit, care, credit, demo, explain, network, serving, setup, shop
+from paywatch.cli import (
+    audit,
+    care,
+    credit,
+    delivery,
+    demo,
+    explain,
+    network,
+    serving,
+    setup,
+    shop,
+)
 from paywatch.cli.running import HonestGroup
 
 app = typer.Typer(
@@ -44,6 +55,8 @@ app.command("migrate")(setup.migrate)
 app.add_typer(shop.merchant, name="merchant")
 app.add_typer(shop.session, name="session")
 app.add_typer(credit.credit, name="credit")
+app.add_typer(delivery.delivery, name="delivery")
+app.add_typer(delivery.endpoint, name="endpoint")
 app.command("run")(serving.run)
 app.command("backfill")(care.backfill)
 app.command("recover")(care.recover)

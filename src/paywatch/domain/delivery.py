@@ -114,7 +114,9 @@ def judge(answer: Answer, attempt: int, now: datetime, rng: Rng) -> Verdict:
         return Delivered()
     at = next_attempt_at(attempt, now, rng, answer)
     if at is None:
-        return Dead(f"attempt {attempt} of {MAX_ATTEMPTS} failed: {_why(answer)}")
+        # An operator may have a dead letter sent again, beyond the schedule.
+        of = f" of {MAX_ATTEMPTS}" if attempt <= MAX_ATTEMPTS else ""
+        return Dead(f"attempt {attempt}{of} failed: {_why(answer)}")
     return Retry(at)
 
 

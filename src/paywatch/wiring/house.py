@@ -24,6 +24,7 @@ from paywatch.service.elect import Election
 from paywatch.service.follow import Follower
 from paywatch.service.gauges import Gauges
 from paywatch.service.held import HeldCredits
+from paywatch.service.letters import Letters
 from paywatch.service.listen import Listener
 from paywatch.service.network import NetworkReader
 from paywatch.service.recover import Recovery
@@ -77,6 +78,11 @@ class House:
     def settler(self) -> Settler:
         """The one settling."""
         return Settler(self.engine, self.metrics, self.clock, self.rng, self.on_told)
+
+    @property
+    def letters(self) -> Letters:
+        """What was delivered and what was not."""
+        return Letters(self.engine, self.clock)
 
     @property
     def checkout(self) -> Checkout:

@@ -737,3 +737,26 @@ async def test_a_credit_that_is_not_there_is_said_so(site: Site) -> None:
     ended = await command(site.environ, "credit", "show", "5:1")
     assert (ended.code, ended.out) == (1, "")
     assert "there is no credit 5:1" in ended.err
+
+
+async def test_a_dead_letter_is_listed_and_sent_again(site: Site) -> None:
+    session = await open_session(site)
+    await site.pay(site.payment(session))
+    await answer(site.environ, "backfill")
+    assert await answer(site.environ, "delivery", "list") == {"deliveries": []}
+    await query(
+        site,
+        "UPDATE deliveries SET state = 'dead', ended_at = now(), attempts_made = 10,"
+        " dead_reason = 'attempt 10 of 10 failed: status 500'",
+    )
+    [letter] = (await answer(site.environ, "delivery", "list"))["deliveries"]
+    assert (letter["type"], letter["attempts"]) == ("checkout.session.paid", 10)
+    for_people = await command(site.environ, "delivery", "list")
+    assert letter["event_id"] in for_people.out
+    resent = await command(site.environ, "delivery", "resend", letter["event_id"])
+    assert (resent.code, "by attempt 11" in resent.out) == (0, True)
+    again = await command(site.environ, "delivery", "resend", letter["event_id"], "--json")
+    assert (again.code, again.out) == (2, "")
+    assert "is pending" in again.err
+    enabled = await command(site.environ, "endpoint", "enable", session["merchant_id"])
+    assert (enabled.code, "was not disabled" in enabled.out) == (0, True)

@@ -18,7 +18,7 @@ COMMANDS = (
     "migrate", "merchant create", "merchant policy", "session create", "session show",
     "session announce", "session list", "credit list", "credit show", "credit apply",
     "credit refund", "credit return", "run", "backfill", "recover", "audit", "explain", "doctor",
-    "sim", "demo",
+    "sim", "demo", "delivery list", "delivery resend", "endpoint enable",
 )  # fmt: skip
 
 
