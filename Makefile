@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+TAKEOVER_ARGS ?=
 
 PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -15,7 +16,7 @@ PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extra
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint format docs bench lock wheel clean
+.PHONY: help setup demo test check lint format docs bench takeover lock wheel clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ docs: $(STAMP) ## Write docs/states.md from the table of transitions
 
 bench: $(STAMP) ## Measure settling beside a floor and a naive loop (BENCH_ARGS=--help)
 	PYTHONPATH=tests $(BIN)/python tests/bench/settling.py $(BENCH_ARGS)
+
+takeover: $(STAMP) ## Measure how soon another daemon leads when the leader is lost (TAKEOVER_ARGS=--help)
+	PYTHONPATH=tests $(BIN)/python tests/chaos/takeover.py $(TAKEOVER_ARGS)
 
 lock: $(STAMP) ## Pin the dependencies of pyproject.toml again (PIP_COMPILE_ARGS=--upgrade)
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --extra embedded --extra dev \

@@ -11,11 +11,13 @@ from typing import Any
 import aiohttp
 import psycopg
 import pytest
+from sqlalchemy import make_url
 from standardwebhooks.webhooks import Webhook
 
 from paywatch.sim import Answer, NetworkSettings, SimNetwork
 from paywatch.webhooks.sealing import generate_key
 from support.commands import answer, command
+from support.databases import away
 from support.pgbouncer import behind_pgbouncer
 from support.program import Program, run_program, running
 from support.site import USD, Document, Site, open_site
@@ -113,6 +115,24 @@ async def test_a_graceful_stop_finishes_the_attempt_in_flight(site: Site) -> Non
         assert await daemon.stop(signal.SIGINT) == 0, daemon.said
     shown = await answer(site.environ, "session", "show", session["id"])
     assert [event["delivery"]["state"] for event in shown["events"]] == ["delivered"]
+
+
+async def test_a_stop_while_the_database_is_away_does_not_wait_for_it(
+    site: Site, cluster: str, database_url: str
+) -> None:
+    """It hung until systemd killed it: every loop waited for the database to come back."""
+    session = await open_session(site, await open_shop(site), "1")
+    async with running(site.environ, "run") as daemon:
+        await daemon.event("leading")
+        with away(cluster, make_url(database_url).database or ""):
+            await site.pay(site.payment(session))
+            await daemon.event("leadership_lost")
+            await daemon.wait_for(lambda line: line.get("event") == "database_retry", count=3)
+            daemon.process.send_signal(signal.SIGTERM)
+            assert await daemon.ended(timeout_s=15) == 0, daemon.said
+    async with running(site.environ, "run") as daemon:
+        await site.merchant.wait_for(1)
+        assert await daemon.stop() == 0
 
 
 async def test_a_second_signal_ends_it_at_once(site: Site) -> None:

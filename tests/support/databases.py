@@ -54,3 +54,18 @@ def open_cluster() -> Iterator[Cluster]:
             conn.execute("ALTER SYSTEM SET fsync = off")
             conn.execute("SELECT pg_reload_conf()")
         yield Cluster(url)
+
+
+@contextmanager
+def away(server: str, name: str) -> Iterator[None]:
+    """Within the block nobody is connected to a database, and nobody can connect to it."""
+    database = sql.Identifier(name)
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+        )
+        try:
+            yield
+        finally:
+            conn.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))

@@ -1,8 +1,8 @@
 """Listening on a real database: every account followed, through whatever happens beneath it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
@@ -20,6 +20,7 @@ from paywatch.service.listen import Listener
 from paywatch.telemetry import Metrics, Progress
 from paywatch.telemetry.metrics import STREAM_STATES
 from support import ACCOUNT, NOW, START, USDC, Shop, address, make_credit
+from support.databases import away
 from support.elections import election_on
 from support.locks import somebody_waits_for_a_lock
 from support.streams import Streams, never_read
@@ -110,21 +111,6 @@ class Radio:
         name, value = "paywatch_stream_state", self.metrics.registry.get_sample_value
         states = (s for s in STREAM_STATES if value(name, {"stream": account, name: s}))
         return next(states, "not begun")
-
-
-@contextmanager
-def away(cluster: str, shop: Shop) -> Iterator[None]:
-    """Within the block nobody can connect to the shop's database, and nobody is connected."""
-    name = shop.engine.url.database
-    with psycopg.connect(cluster, autocommit=True) as server:
-        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        server.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
-        )
-        try:
-            yield
-        finally:
-            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
 @pytest.fixture
@@ -298,7 +284,7 @@ async def test_a_stop_while_the_database_is_away_is_at_once(radio: Radio, cluste
     await radio.shop.add_session()
     async with radio.on(Timing()) as running:
         await radio.streams.opens(1)
-        with away(cluster, radio.shop):
+        with away(cluster, radio.shop.engine.url.database or ""):
             await radio.streams.grow(make_credit())
             await radio.rng.waiting.wait()
             radio.stop.set()
@@ -348,7 +334,7 @@ async def test_lesson_6_a_database_that_is_away_for_a_while_loses_nothing(
     async with radio.on():
         await radio.streams.grow(parts[0])
         await radio.streams.settled(ACCOUNT, parts[0].operation_id)
-        with away(cluster, radio.shop):
+        with away(cluster, radio.shop.engine.url.database or ""):
             progress.beaten.clear()
             await radio.streams.grow(parts[1])
             await radio.rng.waiting.wait()
