@@ -110,10 +110,9 @@ class Announcements:
     async def _look_up(self, announced: Announced, received: _Received) -> Announced:
         watched, session = await self.tracer.watched(), received.session
         trace, settled = await self.tracer.look_up(announced.tx_hash, watched, session.account)
-        ended = {}
         cause = conclude(received.announcement, trace)
-        if cause is not None and received.reception is not Reception.LOOKED_UP:
-            ended = await self.tracer.end({session.id: (received.announcement, cause)})
+        endings = {} if cause is None else {session.id: (received.announcement, cause)}
+        ended = await self.tracer.end(endings)  # of a session that still waits for it
         return replace(
             announced,
             state=trace.state,

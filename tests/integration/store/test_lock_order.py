@@ -105,3 +105,16 @@ class NoLedger:
 
     async def trace(self, tx_hash: str, watched: Container[str]) -> Trace:
         raise AssertionError(tx_hash, watched)
+
+
+async def test_an_announcement_is_decided_under_the_lock_of_its_session(
+    shop: Shop, database_url: str
+) -> None:
+    session = await shop.add_session()
+    async with shop.engine.begin() as conn:
+        assert await announcements.lock(conn, session.id) == (session, None)
+        with (
+            psycopg.connect(database_url) as prober,
+            pytest.raises(psycopg.errors.LockNotAvailable),
+        ):
+            prober.execute("SELECT FROM checkout_sessions FOR UPDATE NOWAIT")
