@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import Credit, Position
 from paywatch.store.credits import HISTORY_SQL, credit_from
+from paywatch.store.cursors import FOLLOWED_SQL
 
 MOST_EXTRA = 100  # credits of one page that the ledger does not show; one is enough to alarm
 
@@ -24,12 +25,10 @@ class Watch:
 
 # An account without a cursor has not been read at all.
 _WATCHES = text(
-    """
+    f"""
 SELECT a.account, a.start_position, coalesce(c.position, 0) AS read_upto,
        a.followed_by = 'network' AS by_network
-  FROM accounts a
-  LEFT JOIN cursors c
-    ON c.stream = 'live:' || CASE a.followed_by WHEN 'network' THEN 'network' ELSE a.account END
+  FROM accounts a LEFT JOIN cursors c ON c.stream = {FOLLOWED_SQL}
  ORDER BY a.account"""
 )
 

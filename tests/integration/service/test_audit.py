@@ -460,6 +460,28 @@ async def test_in_the_network_wide_reading_too_we_are_accused_of_what_is_not_the
     assert (report.missing, report.extra) == (1, 1)
 
 
+async def test_many_credits_of_others_do_not_hide_one_that_the_ledger_does_not_show(
+    books: Books,
+) -> None:
+    """A page's answer is bounded: what it is not about must not take the places."""
+    await second_shop(books)
+    late = address("a late shop")
+    third = Shop(books.shop.engine, account=late, merchant_id=uuid4(), endpoint_id=uuid4())
+    third.position = Position.after_ledger(1500)
+    await third.open()
+    await follow_by_network(books)
+    await books.shop.execute(
+        "UPDATE accounts SET followed_by = 'account' WHERE account = :other", other=OTHER
+    )
+    for ledger, account in ((1001, OTHER), (1002, late)):  # another stream's; before its watching
+        crowd = (make_credit(1, ledger=ledger, op=n, account=account) for n in range(1, 102))
+        await books.shop.settle(*crowd)
+    await books.shop.settle(make_credit(3, ledger=1003))
+    readings = await books.auditor.readings(START, READ)
+    report = await books.auditor.audit(r for r in readings if r.account is None)
+    assert [(f.kind, f.account) for f in report.findings] == [(Kind.EXTRA, ACCOUNT)]
+
+
 async def test_some_accounts_are_audited_by_their_own_pages_whoever_follows_them(
     books: Books,
 ) -> None:
