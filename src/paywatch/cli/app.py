@@ -16,6 +16,7 @@ from paywatch.cli import (
     serving,
     setup,
     shop,
+    stream,
 )
 from paywatch.cli.running import HonestGroup
 
@@ -57,6 +58,7 @@ app.add_typer(shop.session, name="session")
 app.add_typer(credit.credit, name="credit")
 app.add_typer(delivery.delivery, name="delivery")
 app.add_typer(delivery.endpoint, name="endpoint")
+app.add_typer(stream.stream, name="stream")
 app.command("run")(serving.run)
 app.command("backfill")(care.backfill)
 app.command("recover")(care.recover)

@@ -43,6 +43,7 @@ class Continuity:
         self._number: int | None = None  # of the history
         self._highest: Root | None = None
         self._checked_at: float | None = None  # the event loop's clock
+        self._doubt: NetworkReset | None = None  # until the landmark proves it wrong
         self._failure: HorizonUnavailable | None = None
         self._failed_at = 0.0  # the same
         self._lock = asyncio.Lock()
@@ -72,32 +73,42 @@ class Continuity:
     async def _require_unless_begun(self, root: Root) -> None:
         try:
             await self._require(root)
-        except NetworkReset:
+        except NetworkReset as doubt:
+            # A new ledger that grows beyond the old one's tip must not look like the old one.
+            self._doubt, self._checked_at = doubt, None
             if (await self._read_history()).number == self._number:
                 raise
-            self._highest = self._checked_at = None
             await self._require(root)
 
     async def _require(self, root: Root) -> None:
+        now = asyncio.get_running_loop().time()
+        is_due = self._checked_at is None or now - self._checked_at > self._check_s
+        history = await self._read_history() if is_due else None
+        if history is not None and history.number != self._number:
+            self._number, self._doubt, self._highest = history.number, None, None
         if self._highest is not None:
             root.require_continuation_of(self._highest)
-        now = asyncio.get_running_loop().time()
-        if self._checked_at is None or now - self._checked_at > self._check_s:
-            history = await self._read_history()
-            self._number = history.number
-            if history.landmark is None or await self._holds(history.landmark, root):
-                self._checked_at = now
+        if history is not None:
+            await self._compare(history.landmark, root, now)
         if self._highest is None or root.latest > self._highest.latest:
             self._highest = root
 
-    async def _holds(self, landmark: Landmark, root: Root) -> bool:
-        """Compare a landmark; False if the instance may show it later, or does not answer for it.
+    async def _compare(self, landmark: Landmark | None, root: Root, now: float) -> None:
+        holds = await self._holds(landmark, root)
+        if self._doubt is not None and not holds:
+            raise NetworkReset(str(self._doubt))
+        self._doubt = None
+        if holds or not _may_be_seen_later(landmark, root):
+            self._checked_at = now
+
+    async def _holds(self, landmark: Landmark | None, root: Root) -> bool:
+        """Whether the instance has the landmark, hash for hash; False proves nothing.
 
         Raises:
             NetworkReset: it has another hash.
         """
-        if not root.elder <= landmark.ledger <= root.latest:
-            return landmark.ledger < root.elder
+        if landmark is None or not root.elder <= landmark.ledger <= root.latest:
+            return False
         found = await self._read_hash(landmark.ledger)
         if found is not None and found != landmark.hash:
             raise NetworkReset(
@@ -105,3 +116,8 @@ class Continuity:
                 "it was first read: the network began again, or this is another one"
             )
         return found is not None
+
+
+def _may_be_seen_later(landmark: Landmark | None, root: Root) -> bool:
+    """Whether to look again soon, and not in an hour."""
+    return landmark is not None and landmark.ledger >= root.elder

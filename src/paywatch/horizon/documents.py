@@ -68,13 +68,14 @@ class Root:
     def require_continuation_of(self, earlier: "Root") -> None:
         """Refuse a history that is not the one of an earlier root.
 
-        An instance that lags is behind in ledgers and in time. Fewer ledgers at a later time are
-        another history, however near its tip is to the cursor.
+        An instance that lags is behind in ledgers and in time. Fewer ledgers at a later time, or
+        the same ledger at another time, are another history, however near its tip is to the cursor.
 
         Raises:
             NetworkReset: the ledgers began again.
         """
-        if self.latest < earlier.latest and self.closed_at > earlier.closed_at:
+        is_lower = self.latest < earlier.latest and self.closed_at > earlier.closed_at
+        if is_lower or (self.latest == earlier.latest and self.closed_at != earlier.closed_at):
             raise NetworkReset(
                 f"Horizon's latest ledger is {self.latest}, and it was {earlier.latest} before: "
                 "the network began again"

@@ -16,6 +16,7 @@ from paywatch.domain.ledger import Batch
 from paywatch.errors import CursorMoved, DatabaseAway, HorizonError, NotFound
 from paywatch.service.elect import Election
 from paywatch.service.settle import Order, Settler
+from paywatch.service.standing import remedy
 from paywatch.service.streams import Streams
 from paywatch.service.waiting import either, unless, wait_for
 from paywatch.store import cursors
@@ -95,8 +96,10 @@ class Follower:
             await wait_for(over, self.timing.again_s)
         except HorizonError as error:
             # Going on would lose money, and so would forgetting: say it, and look again.
-            log.error("stream_stopped", stream=stream.label, error=str(error))  # noqa: TRY400 # no bug of ours to trace
+            why = {"error": str(error), "remedy": remedy(error, stream.name)}
+            log.error("stream_stopped", stream=stream.label, **why)  # noqa: TRY400 # no bug of ours to trace
             self._state(stream, "stopped")
+            self.streams.stop(stream.label, "; ".join(filter(None, why.values())))
             await wait_for(over, self.timing.stopped_s)
         finally:
             self.progress.forget(name)

@@ -36,6 +36,7 @@ class Streams:
 
     letting_go_s: float = 10.0
     _said: dict[str, str] = field(default_factory=dict, init=False)
+    _stopped: dict[str, str] = field(default_factory=dict, init=False)
     _pace: dict[str, Pace] = field(default_factory=dict, init=False)
     _cuts: dict[str, Task] = field(default_factory=dict, init=False)
     _left: set[Task] = field(default_factory=set, init=False)
@@ -50,6 +51,11 @@ class Streams:
         """The state of each stream, one of STREAM_STATES."""
         return {label: self._show(label) for label in self._said}
 
+    @property
+    def stopped(self) -> Mapping[str, str]:
+        """The streams that may not go on without an operator's word, and why, with the remedy."""
+        return self._stopped
+
     def said(self, label: str) -> str | None:
         """What the stream's follower said last."""
         return self._said.get(label)
@@ -57,11 +63,18 @@ class Streams:
     def say(self, label: str, state: str) -> str:
         """Take its follower's word; give what is to be shown."""
         self._said[label] = state
+        if state not in {"stopped", "catching_up"}:  # which it says before it has read anything
+            self._stopped.pop(label, None)
         return self._show(label)
 
     def forget(self, label: str) -> None:
         """This process follows the stream no more."""
         self._said.pop(label, None)
+        self._stopped.pop(label, None)
+
+    def stop(self, label: str, why: str) -> None:
+        """Note why a stream may not go on, until it has."""
+        self._stopped[label] = why
 
     def judge(self, label: str, pace: Pace) -> str:
         """Take the watchdog's judgement; give what is to be shown."""

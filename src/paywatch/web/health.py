@@ -17,8 +17,6 @@ BEHIND_AFTER = timedelta(seconds=60)
 CHECK_TIMEOUT_S = 2.0
 
 _NEEDS_SOMEBODY: Final = {
-    "stopped": "may not go on without losing money, and need an operator's word: see"
-    " `stream_stopped` in the log and `paywatch doctor`",
     "stalled": "stand still while Horizon goes on; they are begun anew by themselves, and if that"
     " does not help, the process: see `stream_rebuilt` in the log",
 }
@@ -110,7 +108,9 @@ def judge_upstream(tip_closed_at: datetime | None, now: datetime) -> Finding:
 
 
 def judge_listen(
-    lags: Mapping[str, timedelta | None], states: Mapping[str, str] | None = None
+    lags: Mapping[str, timedelta | None],
+    states: Mapping[str, str] | None = None,
+    stopped: Mapping[str, str] | None = None,
 ) -> Finding:
     """Our streams against Horizon's latest ledger.
 
@@ -118,8 +118,17 @@ def judge_listen(
         lags: by stream, how much later Horizon's latest ledger closed than the one that is
             read and committed; None if nothing is known yet.
         states: by stream of this process, the state as `paywatch_stream_state` has it.
+        stopped: those of them that may not go on without an operator's word, and why.
     """
-    states = states or {}
+    states, stopped = states or {}, stopped or {}
+    if stopped:
+        first = min(stopped)
+        return Finding(
+            ready=False,
+            state="stopped",
+            message=f"{len(stopped)} of {len(states)} streams may not go on without losing money,"
+            f" and need an operator's word; {first}: {stopped[first]}",
+        )
     for state, remedy in _NEEDS_SOMEBODY.items():
         if found := sorted(stream for stream in states if states[stream] == state):
             message = f"{len(found)} of {len(states)} streams {remedy}; the first is {found[0]}"

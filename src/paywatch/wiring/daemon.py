@@ -145,6 +145,8 @@ class _Daemon:
         house, stop = self.house, self.stop
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._crash_loudly("backfill", self._resume_backfills))
+            keep_landmark = house.histories.run
+            loops.create_task(self._crash_loudly("landmark", lambda: keep_landmark(stop)))
             if Role.LISTEN in self.roles:
                 loops.create_task(self._keep("listen", lambda: house.listener.run(stop)))
             if Role.RECOVER in self.roles:

@@ -70,4 +70,5 @@ class Health:
 
     async def listen(self) -> Finding:
         """Whether we keep up with Horizon."""
-        return judge_listen(self.gauges.lags, self.house.streams.shown)
+        streams = self.house.streams
+        return judge_listen(self.gauges.lags, streams.shown, streams.stopped)

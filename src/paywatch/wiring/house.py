@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random, SystemRandom
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.config import Settings, ensure_secret_key
 from paywatch.horizon.budget import Budget
+from paywatch.horizon.continuity import ReadHistory, first_history
 from paywatch.horizon.source import HorizonSource
 from paywatch.horizon.timing import Timing as HorizonTiming
 from paywatch.horizon.transport import HorizonTransport
@@ -22,8 +24,10 @@ from paywatch.service.checkout import Checkout
 from paywatch.service.dispatch import Dispatcher, Sender
 from paywatch.service.elect import Election
 from paywatch.service.follow import Follower
+from paywatch.service.gaps import Gaps
 from paywatch.service.gauges import Gauges
 from paywatch.service.held import HeldCredits
+from paywatch.service.histories import Histories, present_history
 from paywatch.service.letters import Letters
 from paywatch.service.listen import Listener
 from paywatch.service.network import NetworkReader
@@ -161,6 +165,16 @@ class House:
         mode = self.settings.listen_mode
         return Listener(follower, self.source, network, most_streams[mode])
 
+    @property
+    def histories(self) -> Histories:
+        """The landmark of this history, and the word that another has begun."""
+        return Histories(self.engine, self.source, self.clock, self.rng)
+
+    @property
+    def gaps(self) -> Gaps:
+        """What is missing of a stream, and the word that it is given up."""
+        return Gaps(self.engine, self.source, self.clock, self.rng)
+
     def dispatcher(self, sender: Sender) -> Dispatcher:
         """The deliveries, by an open sender."""
         limits = dispatch.Limits(
@@ -188,7 +202,11 @@ class House:
         return Gauges(self.engine, source, self.metrics, self.clock, watchdog)
 
 
-def open_source(settings: Settings, metrics: Metrics | None = None) -> HorizonSource:
+def open_source(
+    settings: Settings,
+    metrics: Metrics | None = None,
+    read_history: ReadHistory = first_history,
+) -> HorizonSource:
     """Build the source of the settings' Horizon; an async context manager that closes itself."""
     counted = metrics or Metrics()
     timing = HorizonTiming(
@@ -208,6 +226,7 @@ def open_source(settings: Settings, metrics: Metrics | None = None) -> HorizonSo
         transport,
         timing=timing,
         on_reconnect=lambda reason: counted.reconnects.labels(reason=reason).inc(),
+        read_history=read_history,
     )
 
 
@@ -222,5 +241,5 @@ async def furnish(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Hous
     metrics = Metrics()
     progress = Progress()
     election = Election(create_lock_engine(engine), wall_clock, SystemRandom(), progress)
-    async with open_source(settings, metrics) as source:
+    async with open_source(settings, metrics, partial(present_history, engine)) as source:
         yield House(settings, engine, source, metrics, vault, election, progress=progress)

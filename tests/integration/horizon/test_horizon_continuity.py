@@ -161,6 +161,40 @@ async def test_a_landmark_that_cannot_be_seen_yet_is_looked_at_when_it_can() -> 
     assert asked.times == 2
 
 
+async def nothing(_: int) -> None:
+    """What an instance answers that has not the ledger."""
+
+
+async def test_a_new_ledger_that_outgrows_the_old_one_does_not_become_it() -> None:
+    """Stopped by a lower tip, a stream went on as soon as the new ledgers were as many."""
+    for kept in (Kept(), Kept(History(0, replace(LANDMARK, ledger=400)))):
+        continuity = Continuity(kept.read, nothing)
+        await continuity.require(root_at(500))
+        for latest in (3, 499, 500, 9000):
+            root = replace(root_at(latest), closed_at=NOW + timedelta(days=latest + 1))
+            with pytest.raises(NetworkReset, match="it was 500 before"):
+                await continuity.require(root)
+    kept.history = History(1)
+    await continuity.require(root)
+
+
+async def test_an_instance_that_proves_to_be_the_old_one_is_read_again() -> None:
+    """A balancer showed another network's instance for a moment."""
+    asked = Asked()
+    continuity = Continuity(Kept(History(0, LANDMARK)).read, asked.hash)
+    await continuity.require(root_at(500))
+    with pytest.raises(NetworkReset):
+        await continuity.require(replace(root_at(3), closed_at=NOW + timedelta(days=1)))
+    await continuity.require(root_at(501))
+
+
+async def test_the_same_ledger_at_another_time_is_another_history() -> None:
+    continuity = Continuity(Kept().read, Asked().hash)
+    await continuity.require(root_at(500))
+    with pytest.raises(NetworkReset):
+        await continuity.require(replace(root_at(500), closed_at=NOW))
+
+
 async def test_a_lower_tip_later_is_another_history_until_somebody_says_so() -> None:
     kept = Kept()
     continuity = Continuity(kept.read, Asked().hash)

@@ -17,7 +17,8 @@ RECORDS = Path(__file__).parent / "data"
 COMMANDS = (
     "migrate", "merchant create", "merchant policy", "session create", "session show",
     "session announce", "session list", "credit list", "credit show", "credit apply",
-    "credit refund", "credit return", "run", "backfill", "recover", "audit", "explain", "doctor",
+    "credit refund", "credit return", "stream list", "stream accept-gap", "stream reset",
+    "run", "backfill", "recover", "audit", "explain", "doctor",
     "sim", "demo", "delivery list", "delivery resend", "endpoint enable",
 )  # fmt: skip
 

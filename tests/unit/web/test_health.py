@@ -61,7 +61,8 @@ def test_our_streams_are_judged_against_horizons_tip(
 def test_what_the_streams_say_of_themselves_comes_first(
     states: dict[str, str], *, ready: bool, state: str
 ) -> None:
-    finding = judge_listen(dict.fromkeys(states, s(0)), states)
+    stopped = {one: f"why {one}" for one in states if states[one] == "stopped"}
+    finding = judge_listen(dict.fromkeys(states, s(0)), states, stopped)
     assert (finding.ready, finding.state) == (ready, state)
     if not ready:
         assert "1 of 2 streams" in finding.message
