@@ -301,25 +301,6 @@ class HorizonSource:
         """
         return await self._roots.ledger_hash(ledger)
 
-    async def transaction_credits(
-        self, tx_hash: str, watched: Container[str]
-    ) -> tuple[LedgerRecord, ...]:
-        """Read what a transaction credits to watched accounts, by its outer or inner hash.
-
-        Empty if it is unknown, has failed or pays nobody.
-
-        Raises:
-            InvalidInput: not a hash.
-            HorizonUnavailable: try again.
-        """
-        _require_hash(tx_hash)
-        try:
-            return await self._tx_records(tx_hash, watched)
-        except HorizonUnavailable as error:
-            if error.reason != NOT_FOUND:
-                raise
-            return ()
-
     async def trace(self, tx_hash: str, watched: Container[str]) -> Trace:
         """Look a transaction up by its outer or inner hash: how it ended, and what it credits.
 

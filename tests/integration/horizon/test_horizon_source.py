@@ -289,34 +289,6 @@ async def test_a_time_is_found_among_the_ledgers(
         await source.position_at(closed[9].closed_at)
 
 
-async def test_a_transaction_is_found_by_its_outer_and_its_inner_hash(
-    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
-) -> None:
-    inner = alice.pay(shop.account_id, "3")
-    (applied,) = await network.pay(network.root.fee_bump(inner))
-    for tx_hash in (applied.hash, inner.hash_hex()):
-        ((credit,),) = [
-            record.credits
-            for record in await source.transaction_credits(tx_hash, {shop.account_id})
-        ]
-        assert credit.tx_hash == applied.hash
-        assert credit.inner_tx_hash == inner.hash_hex()
-        assert credit.amount == 30_000_000
-
-
-async def test_a_failed_transaction_credits_nothing(
-    network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
-) -> None:
-    (failed,) = await network.pay(alice.pay(shop.account_id, "99999999"))
-    assert await source.transaction_credits(failed.hash, {shop.account_id}) == ()
-
-
-async def test_an_unknown_transaction_credits_nothing(source: HorizonSource) -> None:
-    assert await source.transaction_credits("ab" * 32, set()) == ()
-    with pytest.raises(InvalidInput, match="tx_hash"):
-        await source.transaction_credits("../accounts", set())
-
-
 async def test_a_trace_tells_a_success_with_its_credits_by_either_hash(
     network: SimNetwork, source: HorizonSource, alice: Wallet, shop: Wallet
 ) -> None:
@@ -328,6 +300,7 @@ async def test_a_trace_tells_a_success_with_its_credits_by_either_hash(
         assert trace.closed_at == trace.tip_closed_at == applied.closed_at
         ((credit,),) = [record.credits for record in trace.records]
         assert (credit.tx_hash, credit.amount) == (applied.hash, 30_000_000)
+        assert credit.inner_tx_hash == inner.hash_hex()
     assert (await source.trace(applied.hash, {alice.account_id})).records == ()
 
 
