@@ -75,6 +75,13 @@ class Settlement:
     transitions: tuple[Transition, ...]
     completed_by: Credit | None
 
+    @property
+    def had_money(self) -> bool:
+        """Whether credits had been applied to it before these."""
+        return self.session.received > sum(
+            credit.amount for credit, outcome in self.outcomes if outcome is Outcome.APPLIED
+        )
+
 
 def judge(session: CheckoutSession, credit: Credit) -> Outcome:
     """Say what one credit does to a session as it stands."""
@@ -154,6 +161,28 @@ def prove(session: CheckoutSession, credits_: Iterable[Credit], applied: int) ->
     return replace(found, session=still_paid, transitions=())
 
 
+def in_ledger_order(settlement: Settlement, later: Iterable[Credit]) -> Settlement:
+    """Say which credit completed a session where later ones had been applied before.
+
+    A stream can skip a credit that is read only after later ones were applied. What completed the
+    session, and when, is the ledger's order to say, not that of reading: else money that reached
+    its amount after the deadline would be called in time.
+
+    Args:
+        settlement: of a session that its credits completed.
+        later: the credits applied before that lie behind `completed_by` in the ledger.
+    """
+    behind = sorted(later, key=lambda credit: credit.key)
+    reached = settlement.session.received - sum(credit.amount for credit in behind)
+    for credit in behind:
+        if reached >= settlement.session.terms.least_amount:
+            break
+        reached += credit.amount
+        session = replace(settlement.session, paid_at=credit.closed_at)
+        settlement = replace(settlement, session=session, completed_by=credit)
+    return settlement
+
+
 @dataclass(frozen=True, slots=True)
 class BatchSettlement:
     """What is to be written for a whole batch: one settlement per session, and what named none."""
@@ -189,6 +218,23 @@ class BatchSettlement:
             for settlement in self.settlements
             if any(outcome is Outcome.APPLIED for _, outcome in settlement.outcomes)
         ]
+
+    @property
+    def completed(self) -> dict[UUID, Credit]:
+        """By session: the credit that completed it, if there was money on it before."""
+        return {
+            settlement.session.id: settlement.completed_by
+            for settlement in self.settlements
+            if settlement.completed_by is not None and settlement.had_money
+        }
+
+    def in_ledger_order(self, later: Mapping[UUID, Iterable[Credit]]) -> "BatchSettlement":
+        """Say of each of these sessions which credit completed it; see `in_ledger_order`."""
+        settlements = tuple(
+            in_ledger_order(settlement, later.get(settlement.session.id, ()))
+            for settlement in self.settlements
+        )
+        return replace(self, settlements=settlements)
 
     @property
     def applied(self) -> list[Credit]:

@@ -252,6 +252,9 @@ class _Attempt:
             return Settled()
         unproven = await sessions.unproven(conn, locked)
         decided = decide_batch(locked, fresh.values(), unproven)
+        if decided.completed:
+            later = await credit_store.applied_behind(conn, decided.completed)
+            decided = decided.in_ledger_order(later)
         unapplied = map(domain_events.payment_unapplied, decided.held(history))
         told = [*paid_events(decided.settlements), *unapplied]
         await credit_store.insert_payments(conn, decided.applied, now)

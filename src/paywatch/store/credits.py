@@ -4,7 +4,8 @@ Rows are only ever added here. That an operation counts once is the promise of t
 that an applied credit has its payment, of a foreign key.
 """
 
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -28,6 +29,15 @@ SELECT h.history, k.operation_id, k.change_index
   FROM h LEFT JOIN (
        json_to_recordset(CAST(:rows AS json)) AS r(operation_id bigint, change_index smallint)
        JOIN credits c USING (operation_id, change_index)) AS k USING (history)"""
+)
+
+_APPLIED_BEHIND = text(
+    f"""
+SELECT c.* FROM json_to_recordset(CAST(:rows AS json)) AS r(
+       session_id uuid, operation_id bigint, change_index smallint)
+  JOIN credits c ON c.session_id = r.session_id AND c.outcome = 'applied'
+   AND (c.operation_id, c.change_index) > (r.operation_id, r.change_index)
+ WHERE c.history = {HISTORY_SQL}"""
 )
 
 # Two sessions paid by one transaction, or a second operation of it in a later batch, share the
@@ -81,6 +91,31 @@ async def known(
     )
     found = (await conn.execute(_KNOWN, {"rows": rows})).all()
     return found[0].history, {(row[1], row[2]) for row in found if row[1] is not None}
+
+
+async def applied_behind(
+    conn: AsyncConnection, completed: Mapping[UUID, Credit]
+) -> dict[UUID, list[Credit]]:
+    """Read what was applied to sessions already and lies behind a credit in the ledger.
+
+    Nothing, as a rule: readers read in order.
+
+    Args:
+        conn: the connection whose transaction holds the sessions' locks.
+        completed: by session, the credit.
+    """
+    rows = as_json(
+        {
+            "session_id": str(session_id),
+            "operation_id": credit.operation_id,
+            "change_index": credit.change_index,
+        }
+        for session_id, credit in completed.items()
+    )
+    found: dict[UUID, list[Credit]] = defaultdict(list)
+    for row in await conn.execute(_APPLIED_BEHIND, {"rows": rows}):
+        found[row.session_id].append(credit_from(row))
+    return found
 
 
 async def insert_payments(conn: AsyncConnection, credits_: Iterable[Credit], now: datetime) -> None:
