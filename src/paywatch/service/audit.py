@@ -161,11 +161,13 @@ class Auditor:
         report = AuditReport()
         for reading in readings:
             report = replace(report, accounts=report.accounts + len(reading.since))
-            position = reading.after
+            position, history = reading.after, await self.settler.history()
             try:
                 while position < reading.upto:
                     batch, found = await self._page(reading, position)
-                    settled = await self._settle(reading, batch, found) if settle else Settled()
+                    settled = (
+                        await self._settle(reading, batch, found, history) if settle else Settled()
+                    )
                     report = report.with_page(batch.read, found, settled)
                     position = batch.upto
             except HorizonError as error:
@@ -228,12 +230,14 @@ class Auditor:
             return await self.source.network_page(reading.since, after)
         return await self.source.page(reading.account, after)
 
-    async def _settle(self, reading: Reading, batch: Batch, found: Comparison) -> Settled:
+    async def _settle(
+        self, reading: Reading, batch: Batch, found: Comparison, history: int
+    ) -> Settled:
         """Settle what is missing; what another audit or a backfill was faster with is not ours."""
         if not found.missing:
             return Settled()
         evidence = replace(batch, records=found.missing, read=len(found.missing))
-        order = Order(evidence, by=f"{BY}:{reading.label}")
+        order = Order(evidence, by=f"{BY}:{reading.label}", history=history)
         settled = await self.settler.settle(order, self.at_work)
         if settled.outcomes:
             log.warning(

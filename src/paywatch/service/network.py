@@ -177,10 +177,12 @@ class NetworkReader:
         after = min(group.values())
         if after >= upto:
             return
+        settler = self.follower.settler
+        history = await settler.history()
         async with aclosing(self.source.network_batches(lambda: group, after)) as batches:
             async for batch in batches:
                 if batch.records:
-                    await self.follower.settler.settle(Order(batch, by=BY))
+                    await settler.settle(Order(batch, by=BY, history=history))
                 if batch.upto >= upto or self._claim is None:
                     return
 

@@ -67,11 +67,12 @@ class Tracer:
         Raises:
             HorizonError: Horizon could not be asked.
         """
+        history = await self.settler.history()
         trace = await self.source.trace(tx_hash, watched)
         batch = _batch(trace, watched)
         if batch is None:
             return trace, Settled()
-        order = Order(batch, by=f"{self.by}:{account}")
+        order = Order(batch, by=f"{self.by}:{account}", history=history)
         return trace, await self.settler.settle(order, self.at_work)
 
     async def end(self, endings: Mapping[UUID, tuple[Announcement, Cause]]) -> dict[UUID, Cause]:
