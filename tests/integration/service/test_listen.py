@@ -276,7 +276,8 @@ async def test_a_leader_that_was_frozen_does_not_take_the_stream_back(
                     await asyncio.sleep(0)
             assert successor.leads() == 1
             assert radio.state() == "standby"
-    assert await radio.shop.rows("SELECT count(*), max(epoch) FROM credits, cursors") == [(1, 2)]
+            found = await radio.shop.rows("SELECT count(*), max(epoch) FROM credits, cursors")
+            assert found == [(1, 2)]
 
 
 async def test_a_stop_while_the_database_is_away_is_at_once(radio: Radio, cluster: str) -> None:
