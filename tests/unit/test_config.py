@@ -131,6 +131,11 @@ def test_all_problems_are_reported_at_once_by_name_with_the_remedy(tmp_path: Pat
         ("horizon_url", "https://me:hunter2@horizon.example"),
         ("horizon_url", "https://horizon.example/?token=hunter2"),
         ("horizon_url", "https://horizon.example:port"),
+        ("horizon_url", "https://a.example,ftp://b.example"),
+        ("horizon_url", "https://a.example,,https://b.example"),
+        ("horizon_url", "https://a.example, https://me:hunter2@b.example"),
+        ("horizon_url", "https://a.example,https://a.example/"),
+        ("horizon_url", ",".join(f"https://h{n}.example" for n in range(9))),
         ("database_url", "postgresql://paywatch:hunter2@db"),
         ("database_url", "postgresql://paywatch:hunter2/x@db/paywatch"),
         ("database_url", "hunter2"),
@@ -154,6 +159,14 @@ def test_a_value_out_of_bounds_is_refused_by_name_and_not_echoed(setting: str, v
 def test_audits_can_be_switched_off_whatever_their_window() -> None:
     off = load({"PAYWATCH_AUDIT_INTERVAL": "0", "PAYWATCH_AUDIT_WINDOW": "300"})
     assert off.audit_interval == 0
+
+
+def test_several_horizons_are_tried_in_the_order_in_which_they_are_named() -> None:
+    settings = load({"PAYWATCH_HORIZON_URL": "https://b.example/, http://a.example:8000"})
+    assert settings.horizon_urls == ("https://b.example", "http://a.example:8000")
+    assert load({}).horizon_urls == ("https://horizon-testnet.stellar.org",)
+    (problem,) = problems({"PAYWATCH_HORIZON_URL": "https://b.example,ftp://x"})
+    assert "PAYWATCH_HORIZON_URL: address 2 is not an HTTP URL" in problem
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

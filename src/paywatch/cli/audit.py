@@ -107,7 +107,7 @@ async def _compare(house: House, wanted: _Wanted) -> tuple[AuditReport, list[Rea
     readings = await house.auditor().readings(after, upto, wanted.accounts)
     shown = [(reading.label, reading.after) for reading in readings]
     polite = house.polite
-    with ShownPages(polite, shown, upto, lambda: polite.budget.left) as pages:
+    with ShownPages(polite, shown, upto, lambda: polite.requests_left) as pages:
         report = await house.auditor(pages).audit(readings, settle=wanted.settle)
     return report, readings
 

@@ -72,7 +72,7 @@ async def _backfill(
         if any(after > upto for _, after in spans):
             raise too_late(upto)
         polite = house.polite
-        with ShownPages(polite, spans, upto, lambda: polite.budget.left) as pages:
+        with ShownPages(polite, spans, upto, lambda: polite.requests_left) as pages:
             return await _each(house.backfill(pages), spans, upto)
 
 

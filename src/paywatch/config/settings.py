@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "PAYWATCH_"
+MOST_HORIZONS = 8  # each is a label of metrics, and is looked at every 15 s
 KEY_COMMAND = "head -c 32 /dev/urandom | base64"
 
 
@@ -55,12 +56,21 @@ def _database_url(value: SecretStr) -> SecretStr:
 
 
 def _horizon_url(value: str) -> str:
-    parts = _split(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise _wrong("not an HTTP URL")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise _wrong("has a user, a query or a fragment, which would end up in logs")
-    return value.rstrip("/")
+    """One address or several, as a list without spaces."""
+    urls = [url.strip().rstrip("/") for url in value.split(",")]
+    if len(urls) > MOST_HORIZONS:
+        raise _wrong(f"more than {MOST_HORIZONS} addresses")
+    for number, url in enumerate(urls, 1):
+        prefix = f"address {number} is " if len(urls) > 1 else ""
+        parts = _split(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise _wrong(f"{prefix}not an HTTP URL")
+        if parts.username is not None or parts.query or parts.fragment:
+            subject = f"address {number} has" if prefix else "has"
+            raise _wrong(f"{subject} a user, a query or a fragment, which would end up in logs")
+        if url in urls[: number - 1]:
+            raise _wrong(f"address {number} is there twice")
+    return ",".join(urls)
 
 
 def _secret_key(value: SecretStr) -> SecretStr:
@@ -101,7 +111,8 @@ class Settings(BaseSettings):
     )
     horizon_url: Annotated[str, AfterValidator(_horizon_url)] = Field(
         default="https://horizon-testnet.stellar.org",
-        description="the http(s) address of a Horizon",
+        description="the http(s) address of a Horizon, or several of one network with commas "
+        "between, the preferred one first",
     )
     network_passphrase: str = Field(
         default="Test SDF Network ; September 2015",
@@ -180,6 +191,11 @@ class Settings(BaseSettings):
         le=10_000_000,
         description="requests an hour that a Horizon allows to this machine, 60 to 10000000",
     )
+
+    @property
+    def horizon_urls(self) -> tuple[str, ...]:
+        """The address of each Horizon, the preferred one first."""
+        return tuple(self.horizon_url.split(","))
 
     @field_validator("secret_key", mode="after")
     @classmethod

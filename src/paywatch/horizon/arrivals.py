@@ -54,6 +54,11 @@ class Arrivals:
             records.append(arrived)
         return records
 
+    def end(self) -> None:
+        """End it as Horizon would by a goodbye: what has not been handed out, a page will bring."""
+        self._task.cancel()
+        self._end = HorizonUnavailable(CLOSED, "another Horizon is read from now on")
+
     async def close(self) -> None:
         """Close the connection."""
         self._task.cancel()

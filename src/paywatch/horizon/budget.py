@@ -46,6 +46,11 @@ class Budget:
         """The most that can be left."""
         return int(self._size)
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether a 429 asked to wait, and that time is not over."""
+        return self._clock() < self._refused_until
+
     def spend(self) -> None:
         """Count a request that is made now, allowed or not."""
         self._count()

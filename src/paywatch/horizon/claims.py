@@ -13,6 +13,8 @@ class Claims:
     To the last record of each. An empty one claims the tip, but behind a load balancer it may come
     from an instance that lags behind the one that told the tip. So it moves the position only to a
     tip that was claimed `overlap_s` ago: what that instance lacked then, it would show by now.
+    And never further than the page itself claims: another instance, that lags by more, confirms
+    nothing beyond its own tip.
     """
 
     def __init__(self, after: Position, overlap_s: float) -> None:
@@ -29,5 +31,6 @@ class Claims:
         now = asyncio.get_running_loop().time()
         self._empty.append((now, page.upto))
         while self._empty and self._empty[0][0] <= now - self._overlap_s:
-            self.position = max(self.position, self._empty.popleft()[1])
+            claimed = self._empty.popleft()[1]
+            self.position = max(self.position, min(claimed, page.upto))
         return self.position

@@ -1,11 +1,10 @@
-"""Horizon as a source of batches in ledger order: pages, the live stream, and where to begin.
+"""One Horizon instance as a source: pages, the live stream, and where to begin.
 
 The SDK's call builders say what to ask; our transport asks it. Positions are numbers everywhere:
 Horizon resolves `cursor=now` afresh at each use, so that a ledger can be skipped.
 """
 
 import asyncio
-import random
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container
 from dataclasses import replace
@@ -30,14 +29,14 @@ from paywatch.horizon.documents import (
     read_records,
 )
 from paywatch.horizon.fields import read_time
-from paywatch.horizon.live import AccountStream
-from paywatch.horizon.network import NetworkStream
 from paywatch.horizon.pages import Page, read_placed
 from paywatch.horizon.polite import PoliteTransport
-from paywatch.horizon.reconnects import Reconnects
 from paywatch.horizon.roots import Roots
 from paywatch.horizon.timing import Timing
 from paywatch.horizon.transport import NOT_FOUND, TIMEOUT, TOO_LARGE, HorizonTransport
+
+Stream = AsyncGenerator[dict[str, Any], None]
+Noted = Callable[[Stream], Stream]
 
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -50,8 +49,6 @@ class HorizonSource:
         passphrase: the network that it must serve.
         transport: how it is reached; closed with the source.
         timing: how long to wait for what.
-        rng: jitter of the waits.
-        on_reconnect: told the reason each time that a stream begins anew.
         read_history: tells which history of the network it is, and by what it is known.
         sleep: waits that many seconds.
         roots: shared with another source of the same instance.
@@ -64,8 +61,6 @@ class HorizonSource:
         transport: HorizonTransport | PoliteTransport | None = None,
         *,
         timing: Timing | None = None,
-        rng: random.Random | None = None,
-        on_reconnect: Callable[[str], None] = lambda _: None,
         read_history: ReadHistory = first_history,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         roots: Roots | None = None,
@@ -77,8 +72,6 @@ class HorizonSource:
             self._timing
         )
         self._server = ServerAsync(url, client=self._transport)
-        self._rng = rng or random.SystemRandom()
-        self._on_reconnect = on_reconnect
         self._sleep = sleep
         self._roots = roots or Roots(self._server, passphrase, self._timing, read_history)
         self._page_limit = PAGE_LIMIT
@@ -97,7 +90,6 @@ class HorizonSource:
             self._passphrase,
             PoliteTransport(self._transport, self._sleep),
             timing=self._timing,
-            rng=self._rng,
             sleep=self._sleep,
             roots=self._roots,
         )
@@ -129,13 +121,20 @@ class HorizonSource:
         """
         return await self._roots.read()
 
-    async def check_network(self) -> None:
-        """Refuse to go on with another network.
+    async def look(self) -> Root:
+        """Read the root, and refuse one of another network.
 
         Raises:
-            WrongNetwork: naming both.
+            HorizonUnavailable, WrongNetwork: which it is.
         """
-        (await self.root()).require_network(self._passphrase)
+        root = await self.root()
+        root.require_network(self._passphrase)
+        return root
+
+    @property
+    def last_root(self) -> Root | None:
+        """What it said last."""
+        return self._roots.last
 
     async def require_history(self, after: Position) -> None:
         """Refuse a cursor that cannot go on here.
@@ -144,14 +143,19 @@ class HorizonSource:
             HistoryGap, NetworkReset, WrongNetwork: it cannot.
             HorizonUnavailable: that cannot be found out now.
         """
-        (await self._checked_root()).require_history(after)
+        (await self.checked_root()).require_history(after)
 
-    async def _checked_root(self) -> Root:
+    async def checked_root(self) -> Root:
+        """Read the root, and refuse one of another network or another history.
+
+        Raises:
+            HorizonUnavailable, WrongNetwork, NetworkReset: which it is.
+        """
         return await self._roots.check(await self.root())
 
     async def tip(self) -> Position:
         """Give the start of a new account: after everything that is on the ledger already."""
-        return (await self._checked_root()).tip
+        return (await self.checked_root()).tip
 
     async def page(self, account: str, after: Position) -> Batch:
         """Read one page of at most 200 operations.
@@ -175,7 +179,7 @@ class HorizonSource:
     async def read_page(self, account: str | None, after: Position) -> Page:
         """Read one page unparsed, of one account or of all; raises as `page`."""
         # The order matters: what is not on the page may be claimed only up to a tip read before.
-        root = await self._checked_root()
+        root = await self.checked_root()
         root.require_history(after)
         try:
             document, limit = await self._call_page(account, after, self._page_limit)
@@ -230,32 +234,20 @@ class HorizonSource:
             raise HorizonUnavailable(NOT_FOUND, f"no history of {account}, but it has changed")
         return Page.of([], after, root)
 
-    def connect(self, account: str, after: Position) -> Arrivals:
-        """Open the stream of what comes after a position.
+    def connect(self, account: str, after: Position, noted: Noted = lambda raw: raw) -> Arrivals:
+        """Open the stream of what comes after a position; `noted` sees how it goes.
 
         Not by the builder's own `stream()`: that neither closes our generator nor lets it end.
         """
         query = self._payments(account, after)
         url = urljoin_with_query(query.horizon_url, query.endpoint)
-        return Arrivals(self._transport.stream(url, query.params), PAGE_LIMIT)
+        return Arrivals(noted(self._transport.stream(url, query.params)), PAGE_LIMIT)
 
     def _payments(self, account: str | None, after: Position) -> Any:
         query = self._server.payments().join("transactions")
         if account is not None:
             query = query.for_account(account)
         return query.cursor(int(after)).order(desc=False).limit(PAGE_LIMIT)
-
-    def batches(self, account: str, after: Position) -> AsyncGenerator[Batch, None]:
-        """Read an account's payments from a position on, for ever; see `AccountStream`."""
-        reconnects = Reconnects(account, self._timing, self._rng, self._on_reconnect, self._sleep)
-        return AccountStream(self, account, after, self._timing, reconnects).batches()
-
-    def network_batches(
-        self, watched: Callable[[], Container[str]], after: Position
-    ) -> AsyncGenerator[Batch, None]:
-        """Read everybody's payments from a position on, for ever; see `NetworkStream`."""
-        reconnects = Reconnects("network", self._timing, self._rng, self._on_reconnect, self._sleep)
-        return NetworkStream(self, watched, after, self._timing, reconnects).batches()
 
     async def position_at(self, moment: datetime) -> Position:
         """Find where to begin to read all that was closed at `moment` or later.
@@ -266,7 +258,7 @@ class HorizonSource:
             HorizonUnavailable: a ledger cannot be read.
             HistoryGap: the moment is before the oldest ledger kept.
         """
-        root = await self._checked_root()
+        root = await self.checked_root()
         if root.closed_at < moment:
             return root.tip
         low, high = root.elder, root.latest  # the first ledger not before `moment` is in here
@@ -311,7 +303,7 @@ class HorizonSource:
         """
         _require_hash(tx_hash)
         # The order matters: what is not there is absent only up to a tip that was read before.
-        tip_closed_at = (await self._checked_root()).closed_at
+        tip_closed_at = (await self.checked_root()).closed_at
         try:
             document = await self._server.transactions().transaction(tx_hash).call()
         except HorizonUnavailable as error:

@@ -22,6 +22,9 @@ class Timing:
         backoff_base_s: the bound of the first wait after a failure; it doubles with each.
         backoff_cap_s: the bound that it stops doubling at.
         retry_after_cap_s: the longest wait that Horizon may ask for.
+        look_s: between two looks at an instance that nobody reads from.
+        behind_s: an instance whose latest ledger is so much older than another's is behind.
+        return_s: a preferred instance must be well for so long to be returned to.
         beat_s: the longest time without a batch while waiting, be it an empty one.
     """
 
@@ -36,6 +39,9 @@ class Timing:
     backoff_base_s: float = 1.0
     backoff_cap_s: float = 60.0
     retry_after_cap_s: float = 3600.0
+    look_s: float = 15.0
+    behind_s: float = 60.0
+    return_s: float = 60.0
     beat_s: float = 30.0
 
 

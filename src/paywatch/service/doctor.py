@@ -1,9 +1,10 @@
 """Doctor: look at everything that paywatch needs, and say what is wrong and what to do.
 
-The judgements are pure; the looking is one short transaction and one request to Horizon.
+The judgements are pure; the looking is one short transaction and one request to each Horizon.
 """
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -159,28 +160,46 @@ def _opening(row: Row[Any], vault: SecretOpener) -> str | None:
     return None
 
 
-async def examine_horizon(
-    source: RootSource, engine: AsyncEngine | None, passphrase: str, now: datetime
+async def examine_horizons(
+    sources: Mapping[str, RootSource], engine: AsyncEngine | None, passphrase: str, now: datetime
 ) -> list[Finding]:
-    """Look at Horizon, its clock against ours, and whether every stream can go on there."""
-    try:
-        root = await source.root()
-    except HorizonError as error:
-        remedy = "check PAYWATCH_HORIZON_URL and the network"
-        return [_wrong("horizon", f"it cannot be read: {error}", remedy)]
-    findings = list(judge_root(root, passphrase, now))
-    if engine is not None:
+    """Look at each Horizon, its clock against ours, and whether every stream can go on somewhere.
+
+    Args:
+        sources: by name.
+        engine: where the streams' cursors are; None if there are none yet.
+        passphrase: the network that each must serve.
+        now: our clock.
+    """
+    asked = await asyncio.gather(*(_read_root(source) for source in sources.values()))
+    roots: dict[str, Root] = {}
+    findings: list[Finding] = []
+    for name, answer in zip(sources, asked, strict=True):
+        if isinstance(answer, HorizonError):
+            remedy = "check PAYWATCH_HORIZON_URL and the network"
+            findings.append(_wrong("horizon", f"{name} cannot be read: {answer}", remedy))
+            continue
+        findings += judge_root(name, answer, passphrase, now)
+        roots[name] = answer
+    if engine is not None and roots:
         async with engine.connect() as conn:
-            findings += judge_streams(root, await cursors.read_all_followed(conn))
+            findings += judge_streams(roots, await cursors.read_all_followed(conn))
     return findings
 
 
-def judge_root(root: Root, passphrase: str, now: datetime) -> Iterable[Finding]:
+async def _read_root(source: RootSource) -> Root | HorizonError:
+    try:
+        return await source.root()
+    except HorizonError as error:
+        return error
+
+
+def judge_root(name: str, root: Root, passphrase: str, now: datetime) -> Iterable[Finding]:
     """Judge which network it is, how far behind, and whose clock is wrong."""
     try:
         root.require_network(passphrase)
     except WrongNetwork as error:
-        yield _wrong("horizon", str(error), "correct one of these two settings")
+        yield _wrong("horizon", f"{name}: {error}", "correct one of these two settings")
         return
     lag = now - root.closed_at
     if lag < -LARGEST_SKEW:
@@ -192,30 +211,43 @@ def judge_root(root: Root, passphrase: str, now: datetime) -> Iterable[Finding]:
     elif lag > LARGEST_LAG:
         yield _wrong(
             "horizon",
-            f"its latest ledger, {root.latest}, is {lag.total_seconds():.0f} s old",
-            "if this machine's clock is right, Horizon lags: wait, or use another one",
+            f"the latest ledger of {name}, {root.latest}, is {lag.total_seconds():.0f} s old",
+            "if this machine's clock is right, that Horizon lags: wait, or use another one",
         )
     else:
-        yield _well("horizon", f"at ledger {root.latest}, {lag.total_seconds():.0f} s old")
+        yield _well(
+            "horizon", f"{name} is at ledger {root.latest}, {lag.total_seconds():.0f} s old"
+        )
         yield _well("clock", "agrees with the ledger's")
 
 
-def judge_streams(root: Root, streams: Sequence[Cursor]) -> Iterable[Finding]:
-    """Judge whether Horizon still has what each stream must read next."""
-    stopped = []
+def judge_streams(roots: Mapping[str, Root], streams: Sequence[Cursor]) -> Iterable[Finding]:
+    """Judge whether a Horizon still has what each stream must read next."""
+    refusals = {name: _refused(root, streams) for name, root in roots.items()}
+    stopped = [cursor for cursor in streams if all(cursor.stream in r for r in refusals.values())]
+    if stopped:
+        first = stopped[0].stream
+        why = "; ".join(f"{name}: {refused[first]}" for name, refused in refusals.items())
+        yield _wrong(
+            "streams",
+            f"of {_count(streams, 'stream')} {len(stopped)} cannot go on; {first}: {why}",
+            "use a Horizon that keeps enough history of the same network",
+        )
+        return
+    for name, refused in refusals.items():
+        all_of = f"{_count(streams, 'stream')} can go on at {name}"
+        yield _well("streams", f"{all_of}, but for {len(refused)}" if refused else all_of)
+
+
+def _refused(root: Root, streams: Sequence[Cursor]) -> dict[str, str]:
+    """Why streams cannot go on at a Horizon, by stream."""
+    found = {}
     for cursor in streams:
         try:
             root.require_history(cursor.position)
         except (HistoryGap, NetworkReset) as error:
-            stopped.append(f"{cursor.stream}: {error}")
-    if stopped:
-        yield _wrong(
-            "streams",
-            f"of {_count(streams, 'stream')} {len(stopped)} cannot go on; {stopped[0]}",
-            "use a Horizon that keeps enough history of the same network",
-        )
-    else:
-        yield _well("streams", f"{_count(streams, 'stream')} can go on at this Horizon")
+            found[cursor.stream] = str(error)
+    return found
 
 
 def _count(things: Sequence[object], name: str) -> str:

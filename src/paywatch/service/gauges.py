@@ -41,12 +41,50 @@ class Root(Protocol):
         """When that ledger closed."""
         ...
 
+    @property
+    def elder(self) -> int:
+        """The number of the oldest ledger that it keeps."""
+        ...
 
-class RootSource(Protocol):
-    """Reads a Horizon's root document."""
+
+class InstanceState(Protocol):
+    """How one Horizon of several is."""
+
+    @property
+    def name(self) -> str:
+        """Its host, with the port if there is one: a label of metrics."""
+        ...
+
+    @property
+    def root(self) -> Root | None:
+        """What it said last; None if it has not answered yet."""
+        ...
+
+    @property
+    def requests_left(self) -> int:
+        """What its budget has left."""
+        ...
+
+    @property
+    def breaker(self) -> str:
+        """One of `BREAKER_STATES`."""
+        ...
+
+    @property
+    def serves(self) -> bool:
+        """Whether the live streams are read from it."""
+        ...
+
+
+class Upstream(Protocol):
+    """The Horizons of the settings."""
 
     async def root(self) -> Root:
-        """Read it; raises HorizonError."""
+        """Read the root document of the one that is furthest; raises HorizonError."""
+        ...
+
+    def states(self) -> Sequence[InstanceState]:
+        """How each one is."""
         ...
 
 
@@ -64,7 +102,7 @@ class Gauges:
     """
 
     engine: AsyncEngine
-    upstream: RootSource | None
+    upstream: Upstream | None
     metrics: Metrics
     clock: Callable[[], datetime]
     watchdog: Watchdog | None = None
@@ -85,6 +123,9 @@ class Gauges:
         root = await self._read_root()
         if root is not None:
             self._show_upstream(root)
+        if self.upstream is not None:
+            for state in self.upstream.states():
+                self._show_instance(state)
         try:
             async with self.engine.connect() as conn:
                 sessions = await self._count_sessions(conn)
@@ -127,6 +168,15 @@ class Gauges:
     def _show_upstream(self, root: Root) -> None:
         self.metrics.upstream_ledger.set(root.latest)
         self.metrics.upstream_lag_seconds.set(self._since(root.closed_at))
+
+    def _show_instance(self, state: InstanceState) -> None:
+        label = {"horizon": state.name}
+        self.metrics.horizon_budget.labels(**label).set(state.requests_left)
+        self.metrics.horizon_breaker.labels(**label).state(state.breaker)
+        if state.root is not None:
+            self.metrics.horizon_tip.labels(**label).set(state.root.latest)
+            self.metrics.horizon_elder.labels(**label).set(state.root.elder)
+            self.metrics.horizon_lag.labels(**label).set(self._since(state.root.closed_at))
 
     def _show_sessions(self, sessions: dict[SessionStatus, int]) -> None:
         for status, number in sessions.items():

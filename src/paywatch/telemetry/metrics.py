@@ -1,7 +1,8 @@
 """What is measured, by name; `deploy/alerts.yml` says which of it wakes somebody.
 
 Labels are few and bounded: never a session, a merchant, an endpoint or a message. A `stream` is
-a watched account or `network`, and there are only as many as Horizon's rate limit can bear.
+a watched account or `network`, and there are only as many as Horizon's rate limit can bear. A
+`horizon` is the host of an address of the settings, without user and path.
 Amounts are not measured: they are the merchants' business.
 """
 
@@ -31,6 +32,7 @@ STREAM_STATES = (
     "standby",
     "stopped",
 )
+BREAKER_STATES = ("closed", "half_open", "open", "excluded")  # the last: another network's
 ATTEMPT_RESULTS = ("delivered", "retry", "dead", "gone")
 REPAIRS = (
     "processing",
@@ -170,6 +172,29 @@ class Metrics:
         )
         self.stream_leader = self._gauge(
             "stream_leader", "1 if this process leads the stream, 0 if it stands by.", "stream"
+        )
+        # Not `instance`: Prometheus has that for whom it scrapes.
+        self.horizon_tip = self._gauge(
+            "horizon_tip_ledger", "Latest ledger of one Horizon.", "horizon"
+        )
+        self.horizon_lag = self._gauge(
+            "horizon_lag_seconds", "Our clock less that ledger's closing time.", "horizon"
+        )
+        self.horizon_elder = self._gauge(
+            "horizon_elder_ledger", "Oldest ledger that one Horizon keeps.", "horizon"
+        )
+        self.horizon_budget = self._gauge(
+            "horizon_budget_requests", "Requests that one Horizon still allows.", "horizon"
+        )
+        self.horizon_breaker = Enum(
+            "paywatch_horizon_breaker",
+            "Whether one Horizon is asked.",
+            ["horizon"],
+            registry=self.registry,
+            states=BREAKER_STATES,
+        )
+        self.horizon_changes = self._counter(
+            "horizon_changes", "Changes of the live streams to one Horizon.", "horizon"
         )
         self.reconnects = self._counter("reconnects", "Streams opened again.", "reason")
         self.rebuilds = self._counter(

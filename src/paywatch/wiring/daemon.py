@@ -164,7 +164,7 @@ class _Daemon:
                 log.warning("horizon_unreachable", error=str(error), retry_s=NETWORK_RETRY_S)
                 await wait_for(self.stop, NETWORK_RETRY_S)
             else:
-                log.info("network_reached", url=self.house.source.url)
+                log.info("network_reached", horizon=self.house.source.current.name)
                 return
 
     async def _resume_backfills(self) -> None:

@@ -2,11 +2,12 @@
 
 from paywatch.config import Settings, ensure_secret_key
 from paywatch.errors import ConfigError, MigrationError, PaywatchError
-from paywatch.service.doctor import Finding, examine_endpoints, examine_horizon, examine_server
+from paywatch.service.doctor import Finding, examine_endpoints, examine_horizons, examine_server
 from paywatch.store.migrate import require_current
 from paywatch.webhooks.sealing import Vault
 from paywatch.wiring.database import Database, embedded_directory, open_database
-from paywatch.wiring.house import open_source, wall_clock
+from paywatch.wiring.horizons import open_pool
+from paywatch.wiring.house import wall_clock
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -46,6 +47,6 @@ async def _database(settings: Settings, database: Database) -> list[Finding]:
 
 async def _horizon(settings: Settings, database: Database | None) -> list[Finding]:
     engine = None if database is None else database.engine
-    async with open_source(settings) as source:
+    async with open_pool(settings) as pool:
         passphrase = settings.network_passphrase
-        return await examine_horizon(source, engine, passphrase, wall_clock())
+        return await examine_horizons(pool.sources, engine, passphrase, wall_clock())

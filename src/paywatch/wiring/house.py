@@ -11,11 +11,7 @@ from random import Random, SystemRandom
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.config import Settings, ensure_secret_key
-from paywatch.horizon.budget import Budget
-from paywatch.horizon.continuity import ReadHistory, first_history
-from paywatch.horizon.source import HorizonSource
-from paywatch.horizon.timing import Timing as HorizonTiming
-from paywatch.horizon.transport import HorizonTransport
+from paywatch.horizon.pool import HorizonPool
 from paywatch.service import audit, dispatch, recover
 from paywatch.service.announce import Announcements
 from paywatch.service.audit import Auditor, AuditSource
@@ -41,6 +37,7 @@ from paywatch.telemetry import Metrics, Progress
 from paywatch.webhooks.guard import Policy, check_url
 from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import generate_secret, sign
+from paywatch.wiring.horizons import open_pool
 
 DISPATCH_ALLOWANCE = timedelta(minutes=2)  # a round is a claim: seconds, even on a slow database
 STREAM_COST = 900  # requests an hour: what Horizon counts for it, and the pages that confirm it
@@ -54,7 +51,7 @@ def wall_clock() -> datetime:
 
 @dataclass(frozen=True)
 class House:
-    """All parts of one process, on one database and one Horizon.
+    """All parts of one process, on one database and one network.
 
     Attributes:
         on_told: wakes the dispatcher of this process, if there is one.
@@ -63,7 +60,7 @@ class House:
 
     settings: Settings
     engine: AsyncEngine
-    source: HorizonSource
+    source: HorizonPool
     metrics: Metrics
     vault: Vault
     election: Election
@@ -118,7 +115,7 @@ class House:
         return Backfill(self.engine, self.settler, source or self.polite, self.clock, self.rng)
 
     @property
-    def polite(self) -> HorizonSource:
+    def polite(self) -> HorizonPool:
         """Horizon for work that can wait: the live streams go first."""
         return self.source.polite()
 
@@ -202,34 +199,6 @@ class House:
         return Gauges(self.engine, source, self.metrics, self.clock, watchdog)
 
 
-def open_source(
-    settings: Settings,
-    metrics: Metrics | None = None,
-    read_history: ReadHistory = first_history,
-) -> HorizonSource:
-    """Build the source of the settings' Horizon; an async context manager that closes itself."""
-    counted = metrics or Metrics()
-    timing = HorizonTiming(
-        get_s=settings.horizon_timeout,
-        reconcile_s=settings.stream_silence,
-        # A quarter of the budget: full pages, and the root, are asked for besides.
-        poll_s=min(60.0, max(0.5, 4 * 3600 / settings.horizon_hourly_requests)),
-    )
-    transport = HorizonTransport(
-        timing,
-        lambda code: counted.horizon_requests.labels(code=code).inc(),
-        budget=Budget(settings.horizon_hourly_requests),
-    )
-    return HorizonSource(
-        settings.horizon_url,
-        settings.network_passphrase,
-        transport,
-        timing=timing,
-        on_reconnect=lambda reason: counted.reconnects.labels(reason=reason).inc(),
-        read_history=read_history,
-    )
-
-
 @asynccontextmanager
 async def furnish(settings: Settings, engine: AsyncEngine) -> AsyncIterator[House]:
     """Build the parts on an open database, and close what they opened.
@@ -241,5 +210,5 @@ async def furnish(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Hous
     metrics = Metrics()
     progress = Progress()
     election = Election(create_lock_engine(engine), wall_clock, SystemRandom(), progress)
-    async with open_source(settings, metrics, partial(present_history, engine)) as source:
+    async with open_pool(settings, metrics, partial(present_history, engine)) as source:
         yield House(settings, engine, source, metrics, vault, election, progress=progress)

@@ -18,7 +18,6 @@ from paywatch import config
 from paywatch.domain.checkout import CheckoutSession
 from paywatch.domain.ledger import Position
 from paywatch.errors import CursorMoved, HistoryGap, InvalidInput
-from paywatch.horizon.source import HorizonSource
 from paywatch.horizon.timing import Timing
 from paywatch.service.checkout import SessionRequest
 from paywatch.service.follow import Timing as FollowTiming
@@ -30,6 +29,7 @@ from paywatch.store.cursors import backfill_stream, live_stream
 from paywatch.wiring import House, furnish, open_database
 from paywatch.wiring.health import Health
 from support.commands import command
+from support.horizons import pool_of
 from support.program import Ended
 from support.site import KEY, Document
 
@@ -104,9 +104,9 @@ class Town:
     async def asking(self) -> AsyncIterator[House]:
         """A house of a process that has just started, and asks Horizon each time."""
         settings = self.house.settings
-        async with HorizonSource(
-            settings.horizon_url,
+        async with pool_of(
             settings.network_passphrase,
+            settings.horizon_url,
             timing=QUICK,
             read_history=partial(present_history, self.house.engine),
         ) as source:

@@ -60,7 +60,7 @@ async def test_a_new_process_knows_another_history_by_its_landmark_though_the_ti
     async with source_of(network, Kept(), fast) as without:
         await without.require_history(cursor)
     async with source_of(network, kept, fast) as source:
-        await source.check_network()  # it bears the right name
+        await source.look()  # it bears the right name
         for _ in range(2):
             with pytest.raises(NetworkReset, match=r"ledger 2 is .*the network began again"):
                 await source.require_history(cursor)

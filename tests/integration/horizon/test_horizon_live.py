@@ -10,7 +10,7 @@ import pytest
 
 from paywatch.domain.ledger import Batch, Position
 from paywatch.errors import HistoryGap, NetworkReset
-from paywatch.horizon.source import HorizonSource
+from paywatch.horizon.pool import HorizonPool
 from paywatch.horizon.timing import Timing
 from paywatch.sim import (
     Fault,
@@ -23,6 +23,7 @@ from paywatch.sim import (
     Wallet,
 )
 from paywatch.sim.faults import WHERE
+from support.horizons import pool_of
 
 AT_ONCE = StreamSettings(update_s=0.0)
 
@@ -37,7 +38,7 @@ class Watch:
         self.reasons: list[str] = []
         self._news = asyncio.Event()
 
-    async def follow(self, source: HorizonSource, after: Position) -> None:
+    async def follow(self, source: HorizonPool, after: Position) -> None:
         async with aclosing(source.batches(self.shop.account_id, after)) as batches:
             async for batch in batches:
                 self.batches.append(batch)
@@ -102,9 +103,9 @@ async def watching(
         alice, shop = await network.fund("alice", "shop")
         network.faults.settings = base.faults
         watch = Watch(network, alice, shop)
-        async with HorizonSource(
-            network.url,
+        async with pool_of(
             network.passphrase,
+            network.url,
             timing=timing,
             rng=random.Random(1),
             on_reconnect=watch.reasons.append,
@@ -207,8 +208,8 @@ async def test_an_account_that_is_not_on_the_ledger_gets_on_and_is_found_when_it
     async with SimNetwork(NetworkSettings(horizon=horizon)) as network:
         fresh = network.wallet("fresh")
         watch = Watch(network, network.root, fresh)
-        async with HorizonSource(
-            network.url, network.passphrase, timing=fast, on_reconnect=watch.reasons.append
+        async with pool_of(
+            network.passphrase, network.url, timing=fast, on_reconnect=watch.reasons.append
         ) as source:
             task = asyncio.create_task(watch.follow(source, await source.tip()))
             await watch.until(lambda: bool(watch.batches))
@@ -290,16 +291,14 @@ async def test_a_reader_that_dies_in_between_reads_the_early_records_again(fast:
         await watch.stream_is_open()
         await watch.pay(3)
         await watch.until(lambda: len(watch.amounts()) == 3)
-        async with HorizonSource(
-            watch.network.url, watch.network.passphrase, timing=fast
-        ) as source:
+        async with pool_of(watch.network.passphrase, watch.network.url, timing=fast) as source:
             again = await source.page(watch.shop.account_id, watch.batches[-1].upto)
         assert [record.credits[0].amount for record in again.records] == [1, 2, 3]
 
 
 async def first_batch(network: SimNetwork, after: Position, timing: Timing) -> Batch:
     async with (
-        HorizonSource(network.url, network.passphrase, timing=timing) as source,
+        pool_of(network.passphrase, network.url, timing=timing) as source,
         aclosing(source.batches(network.root.account_id, after)) as batches,
     ):
         return await anext(batches)
@@ -321,7 +320,7 @@ async def test_a_reset_while_streaming_ends_the_stream(fast: Timing) -> None:
         for _ in range(3):
             await network.close_ledger()
         async with (
-            HorizonSource(network.url, network.passphrase, timing=fast) as source,
+            pool_of(network.passphrase, network.url, timing=fast) as source,
             aclosing(source.batches(network.root.account_id, await source.tip())) as batches,
         ):
             await anext(batches)

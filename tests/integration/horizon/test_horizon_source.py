@@ -84,7 +84,7 @@ async def test_streams_that_wait_for_a_root_share_its_failure(
 
 async def test_another_network_is_refused(network: SimNetwork, fast: Timing) -> None:
     async with HorizonSource(network.url, "Somewhere else", timing=fast) as source:
-        for refused in (source.check_network(), source.tip(), source.page("G", Position(0))):
+        for refused in (source.look(), source.tip(), source.page("G", Position(0))):
             with pytest.raises(WrongNetwork, match="PAYWATCH_NETWORK_PASSPHRASE"):
                 await refused
 

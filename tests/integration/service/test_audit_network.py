@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stellar_sdk import IdMemo
 
 from paywatch.domain.ledger import Position
-from paywatch.horizon.source import HorizonSource
+from paywatch.horizon.pool import HorizonPool
 from paywatch.horizon.timing import Timing as HorizonTiming
 from paywatch.service.audit import Auditor
 from paywatch.service.audit_report import AuditReport
@@ -19,6 +19,7 @@ from paywatch.service.settle import Order
 from paywatch.sim import NetworkSettings, SimNetwork, Wallet
 from paywatch.sim.signals import Signal
 from support import NOW, START, Shop
+from support.horizons import pool_of
 
 TIMING = HorizonTiming(
     reconcile_s=0.05,
@@ -37,7 +38,7 @@ class Town:
     network: SimNetwork
     shop: Shop
     payer: Wallet
-    source: HorizonSource
+    source: HorizonPool
     position: Position = START  # of the live stream
     moved: Signal = field(default_factory=Signal)
 
@@ -99,7 +100,7 @@ async def followed(town: Town) -> AsyncIterator[None]:
 async def town(engine: AsyncEngine) -> AsyncIterator[Town]:
     async with SimNetwork(NetworkSettings(started_at=NOW)) as network:
         payer, wallet = await network.fund("payer", "shop")
-        async with HorizonSource(network.url, network.passphrase, timing=TIMING) as source:
+        async with pool_of(network.passphrase, network.url, timing=TIMING) as source:
             shop = Shop(engine, account=wallet.account_id, position=await source.tip())
             yield Town(network, await shop.open(), payer, source)
 

@@ -11,7 +11,7 @@ import pytest
 
 from paywatch.domain.ledger import Batch, Position
 from paywatch.service.follow import Follower, Timing
-from paywatch.service.gauges import Gauges
+from paywatch.service.gauges import Gauges, InstanceState
 from paywatch.service.listen import Listener
 from paywatch.service.settle import Order, Settled, Settler
 from paywatch.service.streams import Streams
@@ -41,8 +41,13 @@ class Upstream:
     def closed_at(self) -> datetime:
         return self.now if self.moves else NOW
 
+    elder: int = 1
+
     async def root(self) -> "Upstream":
         return self
+
+    def states(self) -> list[InstanceState]:
+        return []
 
 
 @dataclass

@@ -12,7 +12,7 @@ from paywatch.domain.delivery import SCHEDULE
 from paywatch.horizon.reconnects import CLOSED
 from paywatch.horizon.transport import NOT_FOUND
 from paywatch.telemetry import Metrics
-from paywatch.telemetry.metrics import ATTEMPT_RESULTS, REPAIRS, STREAM_STATES
+from paywatch.telemetry.metrics import ATTEMPT_RESULTS, BREAKER_STATES, REPAIRS, STREAM_STATES
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -114,6 +114,7 @@ def test_the_rules_rely_on_metrics_that_are_exported() -> None:
 REASONS = {CLOSED, NOT_FOUND}
 LABEL_VALUES = {
     "paywatch_stream_state": set(STREAM_STATES),
+    "paywatch_horizon_breaker": set(BREAKER_STATES),
     "repair": set(REPAIRS),
     "result": set(ATTEMPT_RESULTS),
     "reason": REASONS,

@@ -1,0 +1,66 @@
+"""The Horizons of the settings, as one pool."""
+
+from collections.abc import Sequence
+from random import SystemRandom
+from typing import Final
+from urllib.parse import urlsplit
+
+from paywatch.config import Settings
+from paywatch.horizon.budget import Budget
+from paywatch.horizon.continuity import ReadHistory, first_history
+from paywatch.horizon.instance import Instance
+from paywatch.horizon.pool import HorizonPool
+from paywatch.horizon.source import HorizonSource
+from paywatch.horizon.timing import Timing
+from paywatch.horizon.transport import HorizonTransport
+from paywatch.telemetry import Metrics
+
+_RNG: Final = SystemRandom()
+
+
+def open_pool(
+    settings: Settings, metrics: Metrics | None = None, read_history: ReadHistory = first_history
+) -> HorizonPool:
+    """Build the pool of the settings; an async context manager that closes itself.
+
+    `read_history` tells which history of the network we are in.
+    """
+    counted = metrics or Metrics()
+    timing = Timing(
+        get_s=settings.horizon_timeout,
+        reconcile_s=settings.stream_silence,
+        # A quarter of the budget: full pages, and the root, are asked for besides.
+        poll_s=min(60.0, max(0.5, 4 * 3600 / settings.horizon_hourly_requests)),
+    )
+
+    def build(name: str, url: str) -> Instance:
+        transport = HorizonTransport(
+            timing,
+            lambda code: counted.horizon_requests.labels(code=code).inc(),
+            budget=Budget(settings.horizon_hourly_requests),
+        )
+        source = HorizonSource(
+            url, settings.network_passphrase, transport, timing=timing, read_history=read_history
+        )
+        return Instance(name, source, _RNG, timing.first_event_s)
+
+    urls = settings.horizon_urls
+    return HorizonPool(
+        [build(name, url) for name, url in zip(name_horizons(urls), urls, strict=True)],
+        timing,
+        on_reconnect=lambda reason: counted.reconnects.labels(reason=reason).inc(),
+        on_change=lambda name: counted.horizon_changes.labels(horizon=name).inc(),
+    )
+
+
+def name_horizons(urls: Sequence[str]) -> list[str]:
+    """Name each by its host, and its port if the address has one: never by its path.
+
+    Two behind one host are told apart by a number.
+    """
+    names: list[str] = []
+    for url in urls:
+        host = urlsplit(url).netloc.lower()
+        same = sum(name.partition("#")[0] == host for name in names)
+        names.append(f"{host}#{same + 1}" if same else host)
+    return names
