@@ -132,7 +132,7 @@ async def test_ten_thousand_streams_cost_one_connection_and_one_statement_a_roun
     engine: AsyncEngine,
 ) -> None:
     streams = [f"live:{n:056d}" for n in range(10_000)]
-    leader, standby = Party(engine), Party(engine)
+    leader, standby = Party(engine, Timing(round_s=3600)), Party(engine)
     async with leader.standing(*streams), standby.standing(*streams):
         waiting = asyncio.gather(*map(leader.election.lead, streams))
         await waiting
