@@ -24,7 +24,7 @@ from typing import Final, Self, TypeVar
 import structlog
 
 from paywatch.domain.announcement import Trace, TxState
-from paywatch.domain.ledger import Batch, LedgerRecord, Position
+from paywatch.domain.ledger import Batch, Position
 from paywatch.errors import HorizonError, HorizonUnavailable
 from paywatch.horizon.choice import Grade, choose
 from paywatch.horizon.documents import Root
@@ -180,12 +180,6 @@ class HorizonPool:
         Raises as `page`.
         """
         return (await self.ask(lambda source: source.position_at(moment)))[1]
-
-    async def transaction_credits(
-        self, tx_hash: str, watched: Container[str]
-    ) -> tuple[LedgerRecord, ...]:
-        """Read what a transaction credits to watched accounts; see `HorizonSource`."""
-        return (await self.trace(tx_hash, watched)).records
 
     async def trace(self, tx_hash: str, watched: Container[str]) -> Trace:
         """Look a transaction up, at the others too while one does not know it.

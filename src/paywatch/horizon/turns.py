@@ -57,14 +57,20 @@ class Turn:
         usual = [
             error for instance, error in unavailable if instance.breaker is BreakerState.CLOSED
         ]
-        for kind in (HistoryGap, NetworkReset):
-            if self._have(kind) and not usual:
-                return kind(self._said())
+        if self._have(HistoryGap) and not is_usual:
+            return HistoryGap(self._said(), self._elder())
+        if self._have(NetworkReset) and not is_usual:
+            return NetworkReset(self._said())
         if unavailable:
             # The shortest of the waits that were asked for: one that is back is enough.
             _, soonest = min(unavailable, key=lambda refusal: refusal[1].retry_after or 0.0)
             return HorizonUnavailable(soonest.reason, self._said(), soonest.retry_after)
         return WrongNetwork(self._said())
+
+    def _elder(self) -> int | None:
+        """The oldest ledger that any of them keeps: an operator loses what none has."""
+        gaps = [error.elder for _, error in self._refusals if isinstance(error, HistoryGap)]
+        return min((elder for elder in gaps if elder is not None), default=None)
 
     def _have(self, kind: type[HorizonError]) -> bool:
         return any(isinstance(error, kind) for _, error in self._refusals)

@@ -52,6 +52,12 @@ def test_what_all_that_answer_say_is_told_and_each_is_named(
     assert str(verdict) == f"a: {errors[0]}; b: {errors[1]}"
 
 
+def test_a_gap_ends_at_the_oldest_ledger_that_any_of_them_keeps() -> None:
+    verdict: Any = turn(HistoryGap("x", 500), HistoryGap("y", 300)).verdict()
+    assert verdict.elder == 300
+    assert turn(HistoryGap("x"), NetworkReset("y")).verdict().elder is None  # type: ignore[attr-defined]
+
+
 def test_the_shortest_wait_counts_for_one_that_is_back_is_enough() -> None:
     verdict: Any = turn(BUSY, AWAY).verdict()
     assert (verdict.reason, verdict.retry_after) == ("timeout", None)
