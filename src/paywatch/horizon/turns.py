@@ -54,9 +54,7 @@ class Turn:
             for instance, error in self._refusals
             if isinstance(error, HorizonUnavailable)
         ]
-        usual = [
-            error for instance, error in unavailable if instance.breaker is BreakerState.CLOSED
-        ]
+        is_usual = any(found.breaker is BreakerState.CLOSED for found, _ in unavailable)
         if self._have(HistoryGap) and not is_usual:
             return HistoryGap(self._said(), self._elder())
         if self._have(NetworkReset) and not is_usual:
