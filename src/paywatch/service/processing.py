@@ -77,7 +77,9 @@ class Processing:
     async def _trace(self, waiting: Waiting) -> tuple[dict[str, Trace], int]:
         """Look each transaction up once, whichever sessions wait for it, and settle it."""
         accounts = {announced.tx_hash: session.account for session, announced in waiting}
-        watched = await self.tracer.watched() if waiting else {}
+        if not waiting:
+            return {}, 0
+        watched = await self.tracer.watched()
         traces: dict[str, Trace] = {}
         settled = failures = 0
         for tx_hash, account in accounts.items():

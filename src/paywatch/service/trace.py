@@ -18,7 +18,14 @@ from paywatch.store import announcements, merchants
 from paywatch.store.retry import persistently
 
 T = TypeVar("T")
-Watched = Mapping[str, Position]  # each watched account, and where watching it began
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Each watched account with where watching it began, in the present history."""
+
+    since: Mapping[str, Position]
+    history: int
 
 
 class TraceSource(Protocol):
@@ -52,7 +59,8 @@ class Tracer:
     async def watched(self) -> Watched:
         """Read the watched accounts."""
         accounts = await self.with_conn(merchants.read_accounts, "READ COMMITTED")
-        return {one.account: one.start_position for one in accounts}
+        since = {one.account: one.start_position for one in accounts}
+        return Watched(since, await self.settler.history())
 
     async def look_up(self, tx_hash: str, watched: Watched, account: str) -> tuple[Trace, Settled]:
         """Look a transaction up and settle all that it credits, for whichever sessions.
@@ -67,12 +75,11 @@ class Tracer:
         Raises:
             HorizonError: Horizon could not be asked.
         """
-        history = await self.settler.history()
-        trace = await self.source.trace(tx_hash, watched)
-        batch = _batch(trace, watched)
+        trace = await self.source.trace(tx_hash, watched.since)
+        batch = _batch(trace, watched.since)
         if batch is None:
             return trace, Settled()
-        order = Order(batch, by=f"{self.by}:{account}", history=history)
+        order = Order(batch, by=f"{self.by}:{account}", history=watched.history)
         return trace, await self.settler.settle(order, self.at_work)
 
     async def end(self, endings: Mapping[UUID, tuple[Announcement, Cause]]) -> dict[UUID, Cause]:
@@ -97,16 +104,16 @@ class Tracer:
         return await persistently(once, rng=self.rng, on_retry=lambda _: self.at_work())
 
 
-def _batch(trace: Trace, watched: Watched) -> Batch | None:
+def _batch(trace: Trace, since: Mapping[str, Position]) -> Batch | None:
     """What is to be settled of a transaction, if anything is."""
-    records = tuple(record for found in trace.records if (record := _since(found, watched)).credits)
+    records = tuple(record for found in trace.records if (record := _since(found, since)).credits)
     if not records:
         return None
     first, last = records[0].operation_id, records[-1].operation_id
     return Batch(records, Position(first - 1), last, trace.closed_at, len(records))
 
 
-def _since(record: LedgerRecord, watched: Watched) -> LedgerRecord:
+def _since(record: LedgerRecord, since: Mapping[str, Position]) -> LedgerRecord:
     """The credits of a record that came after the watching of their accounts began."""
-    mine = (c for c in record.credits if c.operation_id > watched[c.account])
+    mine = (c for c in record.credits if c.operation_id > since[c.account])
     return replace(record, credits=tuple(mine))
