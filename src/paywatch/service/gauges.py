@@ -97,6 +97,7 @@ class Gauges:
         interval_s: seconds between two looks.
         count_all_s: seconds between two counts of the sessions that are over, if they are many.
         watchdog: shown the streams and the tip whenever both could be read.
+        beat: called after each look: one that hangs would leave the watchdog blind.
         tip_closed_at: when Horizon's latest ledger closed; None if it did not answer.
         lags: by account, how far the live stream is behind Horizon; None if nothing is known yet.
     """
@@ -106,6 +107,7 @@ class Gauges:
     metrics: Metrics
     clock: Callable[[], datetime]
     watchdog: Watchdog | None = None
+    beat: Callable[[], None] = lambda: None
     interval_s: float = 10.0
     count_all_s: float = 300.0
     tip_closed_at: datetime | None = field(default=None, init=False)
@@ -116,6 +118,7 @@ class Gauges:
         """Look every `interval_s` until `stop` is set; raises what the watchdog raises."""
         while not stop.is_set():
             await self.run_once()
+            self.beat()
             await wait_for(stop, self.interval_s)
 
     async def run_once(self) -> None:

@@ -39,6 +39,7 @@ from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import generate_secret, sign
 from paywatch.wiring.horizons import open_pool
 
+GAUGES_ALLOWANCE = timedelta(minutes=5)  # a look asks every Horizon once, and the database
 DISPATCH_ALLOWANCE = timedelta(minutes=2)  # a round is a claim: seconds, even on a slow database
 STREAM_COST = 900  # requests an hour: what Horizon counts for it, and the pages that confirm it
 LEASE = timedelta(seconds=30)  # twice an attempt's deadline; what a killed dispatcher holds up
@@ -196,7 +197,15 @@ class House:
         """The gauges, with those of Horizon and its watchdog if a role needs it."""
         watchdog = Watchdog(self.streams, self.metrics, self.clock)
         source = self.source if upstream else None
-        return Gauges(self.engine, source, self.metrics, self.clock, watchdog)
+        self.progress.watch("gauges", GAUGES_ALLOWANCE, self.clock())
+        return Gauges(
+            self.engine,
+            source,
+            self.metrics,
+            self.clock,
+            watchdog,
+            beat=lambda: self.progress.beat("gauges", self.clock()),
+        )
 
 
 @asynccontextmanager

@@ -234,6 +234,23 @@ async def test_gauges_show_what_is_in_the_database_and_at_horizon(site: Site) ->
         assert value(registry, "dead_letters") == 0
 
 
+async def test_lesson_13_gauges_that_hang_are_seen_for_the_watchdog_looks_through_them(
+    site: Site,
+) -> None:
+    async with open_house(site) as house:
+        gauges = house.gauges(upstream=True)
+        beats = house.progress
+        assert beats.stale(house.clock() + timedelta(days=1)) == ["gauges"]
+        began = house.clock()
+        beats.watch("gauges", timedelta(0), began)
+        stop = asyncio.Event()
+        running = asyncio.create_task(gauges.run(stop))
+        while beats.stale(began + timedelta(microseconds=1)):  # noqa: ASYNC110 - a beat is no event
+            await asyncio.sleep(0)
+        stop.set()
+        await running
+
+
 async def test_gauges_outlive_what_they_look_at(site: Site) -> None:
     async with open_house(site.having(horizon_url="http://127.0.0.1:9")) as house:
         gauges = house.gauges(upstream=True)
