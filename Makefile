@@ -9,6 +9,9 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 TAKEOVER_ARGS ?=
+KILLS_ARGS ?=
+CROWD_ARGS ?=
+OUTAGE_ARGS ?=
 
 PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -16,10 +19,11 @@ PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extra
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint format docs bench takeover lock wheel clean
+.PHONY: help setup demo test check lint format docs bench takeover backfill-kills crowd outage \
+	lock wheel clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv and install paywatch in it, every package checked by its hash
 
@@ -60,6 +64,15 @@ bench: $(STAMP) ## Measure settling beside a floor and a naive loop (BENCH_ARGS=
 
 takeover: $(STAMP) ## Measure how soon another daemon leads when the leader is lost (TAKEOVER_ARGS=--help)
 	PYTHONPATH=tests $(BIN)/python tests/chaos/takeover.py $(TAKEOVER_ARGS)
+
+backfill-kills: $(STAMP) ## kill -9 backfills at 50 random points (KILLS_ARGS='--times 200 --seed 7')
+	PYTHONPATH=tests $(BIN)/python tests/chaos/backfill_kills.py $(KILLS_ARGS)
+
+crowd: $(STAMP) ## Watch 10,000 accounts on a busy network (CROWD_ARGS=--help)
+	PYTHONPATH=tests $(BIN)/python tests/bench/crowd.py $(CROWD_ARGS)
+
+outage: $(STAMP) ## Take every Horizon away for a simulated day (OUTAGE_ARGS=--help)
+	PYTHONPATH=tests $(BIN)/python tests/chaos/outage.py $(OUTAGE_ARGS)
 
 lock: $(STAMP) ## Pin the dependencies of pyproject.toml again (PIP_COMPILE_ARGS=--upgrade)
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --extra embedded --extra dev \

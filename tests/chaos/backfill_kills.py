@@ -28,6 +28,7 @@ async def run(cluster: Cluster, *, times: int, operations: int, seed: int) -> Fi
             kills = min(rng.randint(1, MOST_IN_A_ROUND), times - figures.kills)
             at_once = 2 if figures.rounds % 4 == 3 else 1
             await trial.run_round(kills, at_once=at_once, kill_server=figures.rounds % 5 == 4)
+            Console(stderr=True).print(f"{figures.kills} of {times} kills")
         return figures
 
 
