@@ -51,7 +51,8 @@ class Figures:
     servers_killed: int = 0
     two_at_once: int = 0
     places: set[int] = field(default_factory=set)  # where a cursor stood when it was killed
-    different: Counter[str] = field(default_factory=Counter)
+    rounds_different: int = 0
+    different: Counter[str] = field(default_factory=Counter)  # rounds, by table
 
 
 @dataclass
@@ -77,7 +78,9 @@ class Trial:
             pass  # of two at once, each may have taken the other's claim
         self.figures.rounds += 1
         self.figures.two_at_once += at_once > 1
-        self.figures.different.update(differences(self.expected, settled_rows(url)).keys())
+        different = differences(self.expected, settled_rows(url))
+        self.figures.rounds_different += bool(different)
+        self.figures.different.update(different.keys())
         self.cluster.drop(name)
 
     async def _kill_one(self, url: str, at_once: int) -> None:
