@@ -25,6 +25,11 @@ class Page:
     is_full: bool  # there may be more at once
     unfunded: bool = False
 
+    @property
+    def may_skip(self) -> bool:
+        """Whether it shows nothing of the ledger that `after` lies in, or ends."""
+        return not self.records or self.records[0][0].ledger > Position(self.after + 1).ledger
+
     @classmethod
     def of(
         cls, records: Sequence[Raw], after: Position, root: Root, limit: int = PAGE_LIMIT

@@ -38,19 +38,23 @@ class Roots:
         self._continuity = Continuity(read_history, self.ledger_hash)
         self.last: Root | None = None
 
-    async def read(self) -> Root:
+    async def read(self, *, anew: bool = False) -> Root:
         """Read one, or give the last if it is not older than `root_age_s`.
+
+        Args:
+            anew: give none that was asked for before this call.
 
         Raises:
             HorizonUnavailable: it cannot be read.
         """
         clock = asyncio.get_running_loop().time
         came_at = clock()
+        oldest = came_at if anew else came_at - self._max_age_s
         async with self._lock:
             if self._failure is not None and self._failed_at > came_at:
                 failure = self._failure
                 raise HorizonUnavailable(failure.reason, str(failure), failure.retry_after)
-            if self.last is None or clock() - self._read_at > self._max_age_s:
+            if self.last is None or self._read_at < oldest:
                 asked_at = clock()
                 try:
                     self.last = Root.parse(await self._server.root().call())

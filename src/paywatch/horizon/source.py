@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Container
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from stellar_sdk.server_async import ServerAsync
 from stellar_sdk.utils import urljoin_with_query
@@ -38,6 +38,7 @@ from paywatch.horizon.transport import NOT_FOUND, TIMEOUT, TOO_LARGE, HorizonTra
 Stream = AsyncGenerator[dict[str, Any], None]
 Noted = Callable[[Stream], Stream]
 
+SURELY_KEPT: Final = 60  # ledgers, 5 minutes: no instance keeps as little
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -181,6 +182,14 @@ class HorizonSource:
         # The order matters: what is not on the page may be claimed only up to a tip read before.
         root = await self.checked_root()
         root.require_history(after)
+        page = await self._page(account, after, root)
+        if page.may_skip and root.latest - after.ledger > SURELY_KEPT:
+            # The history may have been cut since the root was read, and Horizon moves a cursor to
+            # the oldest ledger in silence. What is kept after the page was kept before it.
+            (await self._roots.check(await self._roots.read(anew=True))).require_history(after)
+        return page
+
+    async def _page(self, account: str | None, after: Position, root: Root) -> Page:
         try:
             document, limit = await self._call_page(account, after, self._page_limit)
         except HorizonUnavailable as error:

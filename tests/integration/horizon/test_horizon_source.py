@@ -66,6 +66,60 @@ async def test_streams_share_a_root_for_a_while(network: SimNetwork) -> None:
     assert network.requests.total == 1
 
 
+@pytest.mark.parametrize("pays_again", [True, False])
+async def test_a_history_that_is_cut_while_a_page_is_read_is_a_gap_and_no_silence(
+    network: SimNetwork, alice: Wallet, shop: Wallet, pays_again: bool
+) -> None:
+    """A root that was read before does not know it: 111 of 186 payments were lost by that once."""
+    after = Position.after_ledger(network.ledger.latest.sequence)
+    await network.pay(alice.pay(shop.account_id, "1"))
+    for _ in range(70):
+        await network.close_ledger()
+    timing = Timing(root_age_s=60)
+    async with HorizonSource(network.url, network.passphrase, timing=timing) as source:
+        await source.root()
+        if pays_again:
+            await network.pay(alice.pay(shop.account_id, "2"))
+        network.horizon.view.keep_from(network.ledger.latest.sequence - 10)
+        with pytest.raises(HistoryGap, match="use one with longer history"):
+            await source.network_page({}, after)
+        with pytest.raises(HistoryGap):
+            await source.page(shop.account_id, after)
+
+
+async def test_the_rest_of_a_ledger_that_is_cut_off_is_a_gap_too(
+    network: SimNetwork, alice: Wallet, shop: Wallet
+) -> None:
+    """The page begins in the very next ledger: nothing but the root shows what lacks before it."""
+    await network.pay(alice.pay(shop.account_id, "1"), alice.pay(shop.account_id, "2"))
+    first = network.ledger.latest.sequence
+    await network.pay(alice.pay(shop.account_id, "3"))
+    for _ in range(70):
+        await network.close_ledger()
+    timing = Timing(root_age_s=60)
+    async with HorizonSource(network.url, network.passphrase, timing=timing) as source:
+        await source.root()
+        network.horizon.view.keep_from(first + 1)
+        with pytest.raises(HistoryGap):
+            await source.page(shop.account_id, Position.of(first, 1, 1))
+
+
+async def test_near_the_tip_and_from_ledger_to_ledger_a_page_costs_one_request(
+    network: SimNetwork, alice: Wallet, shop: Wallet
+) -> None:
+    after = Position.after_ledger(network.ledger.latest.sequence)
+    await network.pay(alice.pay(shop.account_id, "1"))
+    timing = Timing(root_age_s=60)
+    async with HorizonSource(network.url, network.passphrase, timing=timing) as source:
+        for _ in range(80):
+            await network.close_ledger()
+        tip = await source.tip()
+        before = network.requests.total
+        await source.page(shop.account_id, after)  # far, but it begins in the next ledger
+        await source.page(shop.account_id, tip)  # it is empty, but near
+        assert network.requests.total == before + 2
+
+
 async def test_streams_that_wait_for_a_root_share_its_failure(
     raw_server: Any, fast: Timing
 ) -> None:
