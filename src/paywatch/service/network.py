@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from paywatch.domain.ledger import Batch, Position
-from paywatch.errors import HorizonError
+from paywatch.errors import CursorMoved, HorizonError, NotFound
 from paywatch.service.backfill import Backfill
 from paywatch.service.follow import Follower, Stream
 from paywatch.service.settle import Order
@@ -99,7 +99,8 @@ class NetworkReader:
         """Read on from a claim, noting from where on each account is looked for."""
         # After the claim: whoever joined under an earlier leader must be looked for by this one.
         self.watch(await self._persistently(self._read_accounts))
-        self._claim, noted = claim, frozenset[str]()
+        since: dict[str, Position] = {}
+        self._claim, self._since, noted = claim, since, frozenset[str]()
         batches = self.source.network_batches(lambda: self._watched, claim.position)
         try:
             async with aclosing(batches):
@@ -107,11 +108,12 @@ class NetworkReader:
                     watched = self._watched
                     batch = await anext(batches)
                     if watched is not noted:
-                        self._since |= dict.fromkeys(watched - self._since.keys(), batch.after)
+                        since |= dict.fromkeys(watched - since.keys(), batch.after)
                         noted = watched
                     yield batch
         finally:
-            self._claim, self._since = None, {}
+            if self._claim is claim:  # not a later one's: what was cut off may end late
+                self._claim, self._since = None, {}
 
     async def _read_accounts(self) -> list[str]:
         async with self.follower.engine.begin() as conn:
@@ -122,7 +124,8 @@ class NetworkReader:
         while not stop.is_set():
             try:
                 await unless(stop, self.join_some())
-            except HorizonError as error:
+            except (HorizonError, CursorMoved, NotFound) as error:
+                # Moved or gone: another process finishes our backfill, as each does at its start.
                 log.warning("join_waits", why=str(error))
             await wait_for(stop, self.follower.timing.accounts_s)
 
@@ -131,6 +134,7 @@ class NetworkReader:
 
         Raises:
             HorizonError: it cannot be read; they are tried again after the others.
+            CursorMoved, NotFound: another process has taken a backfill over.
         """
         claim = self._claim
         waiting = await self._persistently(self._read_waiting)
@@ -140,10 +144,13 @@ class NetworkReader:
         self._tries.update(group.keys())
         upto = max(self._since[account] for account in group)
         if upto.ledger - min(group.values()).ledger <= NEAR_LEDGERS:
-            await self._read_for(group, upto)
+            await self._read_for(group, upto, claim)
         else:
             for account, after in group.items():
                 await self.backfill.run_range(account, after, max(after, upto))
+
+        if self._claim is not claim:  # not read to its end, and its epoch may still be the last
+            return set()
 
         async def join() -> set[str]:
             async with self.follower.engine.begin() as conn:
@@ -172,8 +179,11 @@ class NetworkReader:
         nearest = max(eager.values()).ledger
         return {a: at for a, at in eager.items() if nearest - at.ledger <= NEAR_LEDGERS}
 
-    async def _read_for(self, group: Mapping[str, Position], upto: Position) -> None:
-        """Read the network again for a group, and settle what it brings; it moves no cursor."""
+    async def _read_for(self, group: Mapping[str, Position], upto: Position, claim: Cursor) -> None:
+        """Read the network again for a group, and settle what it brings; it moves no cursor.
+
+        It ends early when we lead by `claim` no more.
+        """
         after = min(group.values())
         if after >= upto:
             return
@@ -183,7 +193,7 @@ class NetworkReader:
             async for batch in batches:
                 if batch.records:
                     await settler.settle(Order(batch, by=BY, history=history))
-                if batch.upto >= upto or self._claim is None:
+                if batch.upto >= upto or self._claim is not claim:
                     return
 
     async def _persistently(self, run: Callable[[], Awaitable[T]]) -> T:

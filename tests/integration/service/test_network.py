@@ -1,8 +1,8 @@
 """One stream for all accounts: who joins it when, and that no change of mode loses anything."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -187,7 +187,9 @@ async def test_an_account_that_is_added_behind_the_stream_loses_nothing(town: To
         await other.add_session(2)
         await other.add_session(3)
         await town.ledger.grow(late)
-        await town.joined(ACCOUNT, OTHER)
+        sql = "SELECT FROM accounts WHERE account = :account AND followed_by = 'network'"
+        while not await town.shop.rows(sql, account=OTHER):
+            await town.ledger.grow(ledger=town.ledger.tip.ledger + 1)  # as real ledgers go on
         await town.read_to(NETWORK_STREAM, late.operation_id)
     assert await other.session(2) == await other.session(3) == ("paid", 100)
 
@@ -300,6 +302,96 @@ async def test_nobody_joins_before_the_ledger_was_read_for_him_up_to_there(town:
         assert (counts.stream, counts.position.ledger) == (live_stream(OTHER), 1002)
         go_on.set()
         await town.joined(ACCOUNT, OTHER)
+
+
+async def behind(town: Town) -> tuple[Cursor, list[Credit]]:
+    """The stream, opened ten ledgers beyond the other shop, whose three credits nobody has read."""
+    await town.add_shop(OTHER)
+    await town.shop.execute(
+        "UPDATE cursors SET position = :at WHERE account = :account",
+        at=int(Position.after_ledger(1010)),
+        account=ACCOUNT,
+    )
+    missed = [make_credit(ledger=n, account=OTHER, memo=Memo.of_id(n)) for n in (1003, 1005, 1007)]
+    town.ledger.size = 1
+    await town.ledger.grow(*missed, ledger=1011)
+    return await opened(town), missed
+
+
+async def test_a_leader_that_is_lost_while_it_reads_for_somebody_does_not_let_him_join(
+    town: Town,
+) -> None:
+    """Nobody has claimed the stream since, so that the epoch alone would have let him."""
+    claim, missed = await behind(town)
+    reader, pages = town.reader, 0
+    batches = reader.stream.batches(claim)
+    await anext(batches)
+
+    async def lose(began: Position) -> None:
+        nonlocal pages
+        pages += began == START
+        if pages == 2:
+            await batches.aclose()
+
+    town.ledger.before_page = lose
+    assert await reader.join_some() == set()
+    assert len(await town.credited()) < len(missed)
+    await town.joined(ACCOUNT)
+    town.ledger.before_page = None
+    async with aclosing(reader.stream.batches(await opened(town))) as again:
+        await anext(again)
+        assert await reader.join_some() == {OTHER}
+    assert await town.credited() == {int(credit.operation_id) for credit in missed}
+
+
+async def test_a_following_that_was_cut_off_and_ends_late_takes_nothing_from_the_next(
+    town: Town,
+) -> None:
+    claim, _ = await behind(town)
+    reader = town.reader
+    older = reader.stream.batches(claim)
+    await anext(older)
+    async with aclosing(reader.stream.batches(await opened(town))) as newer:
+        await anext(newer)
+        await older.aclose()
+        assert await reader.join_some() == {OTHER}
+
+
+@dataclass
+class TakenOver(Pages):
+    """Pages whose first reader loses its backfill meanwhile."""
+
+    take_over: Callable[[], Awaitable[None]] | None = None
+
+    async def page(self, account: str, after: Position) -> Batch:
+        if self.take_over is not None:
+            take_over, self.take_over = self.take_over, None
+            await take_over()
+        return await super().page(account, after)
+
+
+async def test_a_backfill_of_a_joining_that_another_process_takes_over_does_not_end_the_listener(
+    town: Town,
+) -> None:
+    """As the second machine does when it starts, with every backfill that it finds unfinished."""
+    far = FIRST_LEDGER + NEAR_LEDGERS + 10
+    await town.add_shop(OTHER)
+    await town.shop.execute(
+        "UPDATE cursors SET position = :at WHERE account = :account",
+        at=int(Position.after_ledger(far)),
+        account=ACCOUNT,
+    )
+
+    async def take_over() -> None:
+        await town.shop.execute(
+            "UPDATE cursors SET epoch = epoch + 1 WHERE end_position IS NOT NULL"
+        )
+
+    pages = town.pages = TakenOver([], tip=Position.after_ledger(far + 1), take_over=take_over)
+    async with town.listening():
+        await town.ledger.grow(ledger=far + 1)
+        await town.joined(ACCOUNT, OTHER)
+    assert pages.take_over is None
 
 
 async def test_sessions_of_those_who_joined_begin_and_expire_by_the_network_stream(
