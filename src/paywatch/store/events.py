@@ -25,14 +25,16 @@ WITH told AS (
     ON CONFLICT (subject, type) DO NOTHING
     RETURNING id, merchant_id
 )
-INSERT INTO deliveries (event_id, endpoint_id, due_at)
-SELECT told.id, endpoints.id, :now FROM told JOIN endpoints USING (merchant_id)
- WHERE endpoints.disabled_at IS NULL"""
+INSERT INTO deliveries (event_id, endpoint_id, due_at, state, ended_at, dead_reason)
+SELECT told.id, e.id, :now, CASE WHEN e.disabled_at IS NULL THEN 'pending' ELSE 'dead' END,
+       CASE WHEN e.disabled_at IS NOT NULL THEN CAST(:now AS timestamptz) END,
+       'endpoint disabled: ' || e.disabled_reason
+  FROM told JOIN endpoints e USING (merchant_id)"""
 )
 
 
 async def enqueue(conn: AsyncConnection, events: Iterable[Event], now: datetime) -> None:
-    """Write events and one delivery, due now, for each endpoint that wants them."""
+    """Write events and one delivery, due now, for each endpoint; dead for one that is disabled."""
     await conn.execute(_ENQUEUE, {"rows": as_json(map(_row, events)), "now": now})
 
 

@@ -131,7 +131,6 @@ SELECT e.id, 'has no derived id, or is told to another merchant than it is about
 SELECT e.id, 'has no delivery to an endpoint that was there before it'
   FROM events e JOIN endpoints n USING (merchant_id)
  WHERE e.recorded_at >= :since AND n.created_at <= e.recorded_at
-   AND (n.disabled_at IS NULL OR n.disabled_at > e.recorded_at)
    AND NOT EXISTS (SELECT FROM deliveries d WHERE d.event_id = e.id AND d.endpoint_id = n.id)""",
     # A dead letter needs no attempt: its endpoint may have been gone before.
     "a_delivery_is_what_its_attempts_made_it": """

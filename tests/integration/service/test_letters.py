@@ -13,6 +13,7 @@ from paywatch.domain.delivery import Answer
 from paywatch.errors import InvalidInput, NotFound
 from paywatch.service.dispatch import Dispatcher
 from paywatch.service.letters import Letters
+from paywatch.store.invariants import find_violations
 from paywatch.telemetry import Metrics
 from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import sign
@@ -111,3 +112,24 @@ async def test_after_a_410_the_endpoint_is_enabled_first(engine: AsyncEngine) ->
     assert [one["state"] for one in await deliveries(engine)] == ["delivered"]
     with pytest.raises(NotFound):
         await desk.letters.enable_endpoint(uuid4())
+
+
+async def test_what_happened_while_the_endpoint_was_disabled_can_be_sent_once_it_is_enabled(
+    engine: AsyncEngine,
+) -> None:
+    """It had no delivery at all: the merchant was never told, and the invariants alarmed for it."""
+    desk = Desk(engine, Server(status=410))
+    shop = await merchant(engine, VAULT, "https://shop.example/hook", NOW)
+    [event_id] = await enqueue(engine, shop, NOW)
+    await desk.dispatch()
+    [meanwhile] = await enqueue(engine, shop, desk.now)
+    letters = await desk.letters.read_list("dead", 10)
+    assert {letter.event_id for letter in letters} == {event_id, meanwhile}
+    await desk.letters.enable_endpoint(shop.merchant_id)
+    desk.server.status = 200
+    await desk.letters.resend(meanwhile)
+    await desk.dispatch()
+    assert desk.server.ids[-1] == str(meanwhile)
+    async with engine.connect() as conn:
+        found = await find_violations(conn, desk.now)
+    assert [v for v in found if v.invariant == "an_event_is_on_its_way_or_ended"] == []
