@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.domain.announcement import Trace
 from paywatch.domain.refund import Refund
-from paywatch.domain.settlement import Outcome, apply_by_word
+from paywatch.domain.settlement import Outcome, apply_by_word, in_ledger_order
 from paywatch.errors import InvalidInput, NotFound
 from paywatch.service.settle import paid_events
 from paywatch.store import credits as credit_store
@@ -98,6 +98,10 @@ class HeldCredits:
             if (state.outcome, state.session_id) != (Outcome.APPLIED, session_id):
                 _require_held(state)
                 settlement = apply_by_word(session, state.credit)
+                if settlement.completed_by is not None:
+                    completed = {session_id: settlement.completed_by}
+                    later = await credit_store.applied_behind(conn, completed)
+                    settlement = in_ledger_order(settlement, later.get(session_id, ()))
                 await credit_store.insert_payments(conn, [state.credit], now)
                 await held.mark_applied(conn, key, session_id, now)
                 await sessions.write_settled(conn, [settlement], BY, now)
@@ -129,6 +133,8 @@ class HeldCredits:
 
         async def mark(conn: AsyncConnection) -> CreditView:
             state = _found(await held.lock(conn, key), key)
+            if state.credit != credit:
+                raise NotFound(f"{credit.name} is of a history that is over")
             if state.returned_by_tx != refund.tx_hash:
                 _require_held(state)
                 refund.require_cover(credit, await held.returned_by(conn, refund.tx_hash, credit))

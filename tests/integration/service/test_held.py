@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Container, Coroutine
 from dataclasses import dataclass, field
+from datetime import timedelta
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.domain.announcement import Trace, TxState
 from paywatch.domain.ledger import Credit, Memo
+from paywatch.domain.policy import Policy
 from paywatch.domain.settlement import Outcome
 from paywatch.errors import InvalidInput, NotFound
 from paywatch.service.held import HeldCredits
@@ -112,6 +114,27 @@ async def held_as(shop: Shop, reason: Outcome) -> Credit:
     settled = await shop.settle(credit)
     assert [outcome for _, outcome, _ in settled.outcomes] == [reason]
     return credit
+
+
+async def test_a_word_that_completes_late_money_does_not_call_it_in_time(
+    shop: Shop, desk: Desk
+) -> None:
+    """As with credits that are read out of order: the ledger says what completed it."""
+    deadline = closing(1005)
+    terms = Policy(late_grace=timedelta(hours=1)).terms(100, deadline)
+    session = await shop.add_session(1, expires_at=deadline, terms=terms)
+    early = make_credit(60, ledger=1002, memo=Memo.none())
+    late = make_credit(40, ledger=1010)
+    await shop.settle(early)
+    await shop.settle(late)
+    await desk.held.apply(early.key, session.id)
+    assert await shop.rows("SELECT paid_how, paid_at FROM checkout_sessions") == [
+        ("late", late.closed_at)
+    ]
+    [(payload,)] = await shop.rows(
+        "SELECT payload FROM events WHERE type = 'checkout.session.paid'"
+    )
+    assert late.tx_hash.encode() in payload
 
 
 REASONS = [reason for reason in Outcome if reason not in {Outcome.APPLIED, Outcome.RETURNED}]
