@@ -25,7 +25,7 @@ from paywatch.service.settle import Order, Settled, Settler
 from paywatch.service.waiting import unless, wait_for
 from paywatch.store import audit as audit_store
 from paywatch.store.audit import Watch
-from paywatch.store.retry import persistently
+from paywatch.store.retry import in_transaction
 from paywatch.telemetry import Metrics, Progress
 
 log = structlog.stdlib.get_logger(__name__)
@@ -258,12 +258,9 @@ class Auditor:
 
     async def _ask(self, question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         engine = self.engine.execution_options(isolation_level="READ COMMITTED")
-
-        async def once() -> T:
-            async with engine.begin() as conn:
-                return await question(conn)
-
-        return await persistently(once, rng=self.rng, on_retry=lambda _: self.at_work())
+        return await in_transaction(
+            engine, question, rng=self.rng, on_retry=lambda _: self.at_work()
+        )
 
     def _completed(self) -> None:
         self.metrics.audited_at.set(self.clock().timestamp())

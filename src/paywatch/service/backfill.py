@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.domain.ledger import Batch, Position
 from paywatch.errors import (
@@ -24,11 +24,12 @@ from paywatch.errors import (
 from paywatch.service.settle import Order, Settler
 from paywatch.store import cursors
 from paywatch.store.cursors import Cursor, backfill_stream
-from paywatch.store.retry import persistently
+from paywatch.store.retry import in_transaction
 
 BEHIND: Final = "behind"  # why Horizon does not show a range's end yet
 
 log = structlog.stdlib.get_logger(__name__)
+T = TypeVar("T")
 
 
 class PageSource(Protocol):
@@ -71,10 +72,9 @@ class Backfill:
         stream = backfill_stream(account, after)
         cursor = Cursor(stream, account, after, end_position=max(after, upto))
 
-        async def begin() -> Cursor | None:
-            async with self.engine.begin() as conn:
-                await cursors.open_stream(conn, cursor, self.clock())
-                return await cursors.claim(conn, stream, self.clock())
+        async def begin(conn: AsyncConnection) -> Cursor | None:
+            await cursors.open_stream(conn, cursor, self.clock())
+            return await cursors.claim(conn, stream, self.clock())
 
         return await self._finish(await self._claimed(stream, begin))
 
@@ -87,14 +87,10 @@ class Backfill:
         Raises:
             HorizonUnavailable: as `run_range`, when the others have had their turn.
         """
-
-        async def unfinished() -> list[Cursor]:
-            async with self.engine.begin() as conn:
-                return await cursors.read_unfinished(conn)
-
+        unfinished = await self._in_transaction(cursors.read_unfinished)
         reports: list[BackfillReport] = []
         waiting: HorizonUnavailable | None = None
-        for cursor in await persistently(unfinished, rng=self.rng):
+        for cursor in unfinished:
             try:
                 reports.append(await self.resume(cursor.stream))
             except (CursorMoved, NotFound) as error:
@@ -115,15 +111,15 @@ class Backfill:
             NotFound: it has ended, or never was.
             CursorMoved, HorizonUnavailable: as `run_range`.
         """
+        claimed = await self._claimed(
+            stream, lambda conn: cursors.claim(conn, stream, self.clock())
+        )
+        return await self._finish(claimed)
 
-        async def take() -> Cursor | None:
-            async with self.engine.begin() as conn:
-                return await cursors.claim(conn, stream, self.clock())
-
-        return await self._finish(await self._claimed(stream, take))
-
-    async def _claimed(self, stream: str, take: Callable[[], Awaitable[Cursor | None]]) -> Cursor:
-        claim = await persistently(take, rng=self.rng)
+    async def _claimed(
+        self, stream: str, take: Callable[[AsyncConnection], Awaitable[Cursor | None]]
+    ) -> Cursor:
+        claim = await self._in_transaction(take)
         if claim is None or claim.end_position is None:
             raise NotFound(f"there is no backfill {stream}: it has ended")
         return claim
@@ -141,7 +137,7 @@ class Backfill:
             if batch.read == 0 and claim.position != claim.end_position:
                 # Whether there is more, only Horizon's later ledgers will say.
                 raise HorizonUnavailable(BEHIND, _nothing_more(claim))
-        await self._close(claim)
+        await self._in_transaction(lambda conn: cursors.close_backfill(conn, claim))
         return BackfillReport(claim.label, began_at, claim.position, read, found)
 
     async def _page(self, claim: Cursor) -> Batch:
@@ -153,12 +149,8 @@ class Backfill:
         within = tuple(record for record in batch.records if record.operation_id <= end)
         return replace(batch, records=within, upto=end, closed_at=None)
 
-    async def _close(self, claim: Cursor) -> None:
-        async def close() -> None:
-            async with self.engine.begin() as conn:
-                await cursors.close_backfill(conn, claim)
-
-        await persistently(close, rng=self.rng)
+    async def _in_transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        return await in_transaction(self.engine, work, rng=self.rng)
 
 
 def _nothing_more(claim: Cursor) -> str:

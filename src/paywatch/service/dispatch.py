@@ -18,7 +18,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.domain.delivery import (
     Answer,
@@ -33,7 +33,7 @@ from paywatch.domain.delivery import (
 from paywatch.errors import DatabaseAway, SealError
 from paywatch.store import outbox
 from paywatch.store.outbox import Attempt, Claimed, Room
-from paywatch.store.retry import is_data_error, persistently
+from paywatch.store.retry import in_transaction, is_data_error
 from paywatch.telemetry import Metrics, bound
 
 log = structlog.stdlib.get_logger(__name__)
@@ -152,15 +152,14 @@ class Dispatcher:
         if room.slots <= 0:
             return []
 
-        async def lease() -> list[Claimed]:
+        async def lease(conn: AsyncConnection) -> list[Claimed]:
             # A fresh token each time: a claim whose COMMIT was not answered just runs out.
             token = UUID(int=self.rng.getrandbits(128), version=4)
-            async with self._engine.begin() as conn:
-                return await outbox.claim(conn, room, token, self.clock(), self.limits.lease)
+            return await outbox.claim(conn, room, token, self.clock(), self.limits.lease)
 
         try:
-            return await persistently(
-                lease, rng=self.rng, on_retry=lambda _: self.beat(), stop=stop
+            return await in_transaction(
+                self._engine, lease, rng=self.rng, on_retry=lambda _: self.beat(), stop=stop
             )
         except DatabaseAway:
             return []
@@ -207,19 +206,18 @@ class Dispatcher:
         if not made:
             return Dispatched()
 
-        async def write() -> set[outbox.LeaseKey]:
-            async with self._engine.begin() as conn:
-                return await outbox.record(conn, made, self.clock())
+        async def write(conn: AsyncConnection) -> set[outbox.LeaseKey]:
+            return await outbox.record(conn, made, self.clock())
 
         try:
-            recorded = await persistently(write, rng=self.rng, stop=stop)
+            recorded = await in_transaction(self._engine, write, rng=self.rng, stop=stop)
         except DBAPIError as error:
             if not is_data_error(error):
                 raise
             # Whatever a merchant's server answered, the verdict must be kept.
             log.exception("answers_not_recordable", attempts=len(made))
             made = [_without_answer(attempt) for attempt in made]
-            recorded = await persistently(write, rng=self.rng, stop=stop)
+            recorded = await in_transaction(self._engine, write, rng=self.rng, stop=stop)
         return self._report(made, recorded)
 
     def _report(self, made: Sequence[Attempt], recorded: set[outbox.LeaseKey]) -> Dispatched:

@@ -21,7 +21,7 @@ from paywatch.service.streams import Streams
 from paywatch.service.waiting import either, unless, wait_for
 from paywatch.store import cursors
 from paywatch.store.cursors import Cursor
-from paywatch.store.retry import persistently
+from paywatch.store.retry import in_transaction
 from paywatch.telemetry import Metrics, Progress
 
 log = structlog.stdlib.get_logger(__name__)
@@ -125,12 +125,12 @@ class Follower:
                 self._moved(stream, batch)
 
     async def _claim(self, stream: Stream, over: asyncio.Event) -> Cursor:
-        async def take() -> Cursor | None:
-            async with self.engine.begin() as conn:
-                return await cursors.claim(conn, stream.name, self.clock())
-
-        claim = await persistently(
-            take, rng=self.rng, on_retry=lambda _: self._beat(stream), stop=over
+        claim = await in_transaction(
+            self.engine,
+            lambda conn: cursors.claim(conn, stream.name, self.clock()),
+            rng=self.rng,
+            on_retry=lambda _: self._beat(stream),
+            stop=over,
         )
         if claim is None:
             raise NotFound(f"there is no cursor of the stream {stream.name}")

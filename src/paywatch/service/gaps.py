@@ -16,7 +16,7 @@ from paywatch.errors import CursorMoved, HistoryGap, InvalidInput, NotFound
 from paywatch.service.standing import HistorySource
 from paywatch.store import cursors, gaps
 from paywatch.store.cursors import Cursor
-from paywatch.store.retry import persistently
+from paywatch.store.retry import in_transaction
 
 LEDGER: Final = timedelta(seconds=5)  # about; where the clock at a gap's beginning is not known
 
@@ -134,11 +134,11 @@ class Gaps:
         Raises:
             CursorMoved: the stream is not where it was when it was looked at.
         """
-
-        async def accept() -> bool:
-            async with self.engine.begin() as conn:
-                return await gaps.accept(conn, missing.cursor, missing.upto, self.clock())
-
-        if not await persistently(accept, rng=self.rng):
+        accepted = await in_transaction(
+            self.engine,
+            lambda conn: gaps.accept(conn, missing.cursor, missing.upto, self.clock()),
+            rng=self.rng,
+        )
+        if not accepted:
             raise CursorMoved(f"{missing.cursor.stream} has moved meanwhile: look again")
         log.warning("gap_accepted", **missing.document())

@@ -3,7 +3,7 @@
 Like settling, each word is one SERIALIZABLE transaction, and locks the session before the credit.
 """
 
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
@@ -21,7 +21,7 @@ from paywatch.service.settle import paid_events
 from paywatch.store import credits as credit_store
 from paywatch.store import events, held, sessions
 from paywatch.store.held import CreditState, CreditView, Key
-from paywatch.store.retry import persistently
+from paywatch.store.retry import in_transaction
 
 log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class HeldCredits:
                 await events.enqueue(conn, paid_events([settlement]), now)
             return _found(await held.read(conn, key), key)
 
-        view = await self._decide(apply)
+        view = await in_transaction(self.engine, apply, rng=self.rng)
         log.info("credit_applied", credit=view.state.credit.name, session_id=str(session_id))
         return view
 
@@ -141,20 +141,13 @@ class HeldCredits:
                 await held.mark_returned(conn, key, refund.tx_hash, now)
             return _found(await held.read(conn, key), key)
 
-        view = await self._decide(mark)
+        view = await in_transaction(self.engine, mark, rng=self.rng)
         log.info("credit_returned", credit=credit.name, tx_hash=refund.tx_hash)
         return view
 
     @property
     def _snapshot(self) -> AsyncEngine:
         return self.engine.execution_options(isolation_level="REPEATABLE READ")
-
-    async def _decide(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        async def once() -> T:
-            async with self.engine.begin() as conn:
-                return await work(conn)
-
-        return await persistently(once, rng=self.rng)
 
 
 def _found(found: T | None, key: Key) -> T:

@@ -1,14 +1,14 @@
 """Histories: how it is known which one Horizon serves, and how another one is begun."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.domain.ledger import History, Landmark, Position
 from paywatch.errors import (
@@ -23,7 +23,7 @@ from paywatch.service.standing import HistorySource
 from paywatch.service.waiting import unless, wait_for
 from paywatch.store import cursors, histories
 from paywatch.store.cursors import Cursor
-from paywatch.store.retry import DATABASE_ERRORS, persistently
+from paywatch.store.retry import DATABASE_ERRORS, in_transaction
 
 # The first follows from the network's name, and is the same in every history.
 FIRST_LANDMARK: Final = 2
@@ -31,6 +31,7 @@ LOOK_S: Final = 3600.0
 LOOK_AGAIN_S: Final = 60.0  # where there was nothing to see
 
 log = structlog.stdlib.get_logger(__name__)
+T = TypeVar("T")
 
 
 class Root(Protocol):
@@ -169,11 +170,10 @@ class Histories:
             return  # the same history, only shorter
 
     async def _keep(self, history: History, landmark: Landmark) -> None:
-        async def keep() -> bool:
-            async with self.engine.begin() as conn:
-                return await histories.keep_landmark(conn, history, landmark, self.clock())
-
-        if await persistently(keep, rng=self.rng):
+        kept = await self._in_transaction(
+            lambda conn: histories.keep_landmark(conn, history, landmark, self.clock())
+        )
+        if kept:
             log.info("landmark", history=history.number, ledger=landmark.ledger, hash=landmark.hash)
 
     async def find_reset(self) -> Reset:
@@ -215,12 +215,9 @@ class Histories:
         Raises:
             CursorMoved: it has been begun already.
         """
-
-        async def begin() -> tuple[list[str], list[str]] | None:
-            async with self.engine.begin() as conn:
-                return await histories.begin(conn, reset.history, reset.start, self.clock())
-
-        begun = await persistently(begin, rng=self.rng)
+        begun = await self._in_transaction(
+            lambda conn: histories.begin(conn, reset.history, reset.start, self.clock())
+        )
         if begun is None:
             raise CursorMoved(
                 f"history {reset.history.number} has begun already: see `paywatch stream list`"
@@ -237,18 +234,12 @@ class Histories:
         return Begun(tuple(streams), tuple(forgotten))
 
     async def _present(self) -> History:
-        async def read() -> History:
-            async with self.engine.begin() as conn:
-                return await histories.read(conn)
-
-        return await persistently(read, rng=self.rng)
+        return await self._in_transaction(histories.read)
 
     async def _cursors(self) -> list[Cursor]:
         """Read the cursors that have no end."""
-
-        async def read() -> list[Cursor]:
-            async with self.engine.begin() as conn:
-                return await cursors.read_all(conn)
-
-        found = await persistently(read, rng=self.rng)
+        found = await self._in_transaction(cursors.read_all)
         return [cursor for cursor in found if cursor.end_position is None]
+
+    async def _in_transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        return await in_transaction(self.engine, work, rng=self.rng)

@@ -18,7 +18,7 @@ from paywatch.service.waiting import unless, wait_for
 from paywatch.store import merchants
 from paywatch.store.cursors import Cursor, live_stream
 from paywatch.store.merchants import WatchedAccount
-from paywatch.store.retry import persistently
+from paywatch.store.retry import in_transaction
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -107,10 +107,8 @@ class Listener:
 
     async def _accounts(self, stop: asyncio.Event) -> list[WatchedAccount] | None:
         """Read the watched accounts; None if `stop` is set."""
-
-        async def read() -> list[WatchedAccount]:
-            async with self.follower.engine.begin() as conn:
-                return await merchants.read_accounts(conn)
-
-        found = await unless(stop, persistently(read, rng=self.follower.rng))
+        reading = in_transaction(
+            self.follower.engine, merchants.read_accounts, rng=self.follower.rng
+        )
+        found = await unless(stop, reading)
         return None if stop.is_set() else found

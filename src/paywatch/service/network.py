@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import Batch, Position
 from paywatch.errors import CursorMoved, HorizonError, NotFound
@@ -23,7 +24,7 @@ from paywatch.service.settle import Order
 from paywatch.service.waiting import unless, wait_for
 from paywatch.store import merchants, network
 from paywatch.store.cursors import NETWORK_STREAM, Cursor
-from paywatch.store.retry import persistently
+from paywatch.store.retry import in_transaction
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -78,27 +79,19 @@ class NetworkReader:
 
     async def open(self) -> None:
         """Make the stream's cursor, unless it reads for somebody already."""
-
-        async def write() -> None:
-            async with self.follower.engine.begin() as conn:
-                await network.open_network(conn, self.follower.clock())
-
-        await self._persistently(write)
+        await self._in_transaction(lambda conn: network.open_network(conn, self.follower.clock()))
 
     async def leave(self) -> None:
         """Give every account its own cursor back."""
-
-        async def write() -> int:
-            async with self.follower.engine.begin() as conn:
-                return await network.leave(conn, self.follower.clock())
-
-        if left := await self._persistently(write):
+        left = await self._in_transaction(lambda conn: network.leave(conn, self.follower.clock()))
+        if left:
             log.info("accounts_left_the_network_stream", accounts=left)
 
     async def _batches(self, claim: Cursor) -> AsyncGenerator[Batch, None]:
         """Read on from a claim, noting from where on each account is looked for."""
         # After the claim: whoever joined under an earlier leader must be looked for by this one.
-        self.watch(await self._persistently(self._read_accounts))
+        accounts = await self._in_transaction(merchants.read_accounts)
+        self.watch(one.account for one in accounts)
         since: dict[str, Position] = {}
         self._claim, self._since, noted = claim, since, frozenset[str]()
         batches = self.source.network_batches(lambda: self._watched, claim.position)
@@ -114,10 +107,6 @@ class NetworkReader:
         finally:
             if self._claim is claim:  # not a later one's: what was cut off may end late
                 self._claim, self._since = None, {}
-
-    async def _read_accounts(self) -> list[str]:
-        async with self.follower.engine.begin() as conn:
-            return [watched.account for watched in await merchants.read_accounts(conn)]
 
     async def keep_joining(self, stop: asyncio.Event) -> None:
         """Let accounts join while we lead, until `stop` is set."""
@@ -137,7 +126,7 @@ class NetworkReader:
             CursorMoved, NotFound: another process has taken a backfill over.
         """
         claim = self._claim
-        waiting = await self._persistently(self._read_waiting)
+        waiting = await self._in_transaction(network.read_waiting)
         group = self._next_group({a: at for a, at in waiting.items() if a in self._since})
         if claim is None or not group:
             return set()
@@ -151,21 +140,14 @@ class NetworkReader:
 
         if self._claim is not claim:  # not read to its end, and its epoch may still be the last
             return set()
-
-        async def join() -> set[str]:
-            async with self.follower.engine.begin() as conn:
-                return await network.join(conn, group.keys(), claim.epoch)
-
-        joined = await self._persistently(join)
+        joined = await self._in_transaction(
+            lambda conn: network.join(conn, group.keys(), claim.epoch)
+        )
         for account in joined:
             del self._tries[account]
         if joined:
             log.info("accounts_joined_the_network_stream", accounts=len(joined), of=len(group))
         return joined
-
-    async def _read_waiting(self) -> dict[str, Position]:
-        async with self.follower.engine.begin() as conn:
-            return await network.read_waiting(conn)
 
     def _next_group(self, waiting: Mapping[str, Position]) -> Mapping[str, Position]:
         """Choose who is to join next: the least tried, the nearest, and all that are near them.
@@ -196,5 +178,5 @@ class NetworkReader:
                 if batch.upto >= upto or self._claim is not claim:
                     return
 
-    async def _persistently(self, run: Callable[[], Awaitable[T]]) -> T:
-        return await persistently(run, rng=self.follower.rng)
+    async def _in_transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        return await in_transaction(self.follower.engine, work, rng=self.follower.rng)

@@ -29,7 +29,7 @@ from paywatch.service.trace import Tracer, TraceSource
 from paywatch.service.waiting import unless, wait_for
 from paywatch.store import events, invariants, outbox, quarantine, recovery, sessions
 from paywatch.store.invariants import Violation
-from paywatch.store.retry import persistently
+from paywatch.store.retry import in_transaction
 from paywatch.telemetry import Metrics, Progress
 
 log = structlog.stdlib.get_logger(__name__)
@@ -278,11 +278,7 @@ class Recovery:
     ) -> T:
         engine = self.engine.execution_options(isolation_level=isolation_level)
 
-        async def once() -> T:
-            async with engine.begin() as conn:
-                return await work(conn)
-
-        return await persistently(once, rng=self.rng, on_retry=lambda _: self.at_work())
+        return await in_transaction(engine, work, rng=self.rng, on_retry=lambda _: self.at_work())
 
     def _count(self, repair: str, number: int) -> None:
         self.metrics.recovered.labels(repair=repair).inc(number)

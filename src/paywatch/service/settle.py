@@ -27,7 +27,7 @@ from paywatch.store import credits as credit_store
 from paywatch.store import cursors, events, histories, quarantine, sessions
 from paywatch.store.cursors import Cursor
 from paywatch.store.quarantine import Quarantined
-from paywatch.store.retry import is_data_error, outcome_unknown, persistently
+from paywatch.store.retry import in_transaction, is_data_error, outcome_unknown, persistently
 from paywatch.telemetry import Metrics
 
 log = structlog.stdlib.get_logger(__name__)
@@ -127,12 +127,7 @@ class Settler:
 
     async def history(self) -> int:
         """Say which history it is: ask before reading a batch that is settled without a claim."""
-
-        async def read() -> int:
-            async with self.engine.begin() as conn:
-                return (await histories.read(conn)).number
-
-        return await persistently(read, rng=self.rng)
+        return (await in_transaction(self.engine, histories.read, rng=self.rng)).number
 
     def _report(self, order: Order, settled: Settled) -> None:
         now = self.clock()

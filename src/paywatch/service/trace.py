@@ -15,7 +15,7 @@ from paywatch.domain.checkout import Cause
 from paywatch.domain.ledger import Batch, LedgerRecord, Position
 from paywatch.service.settle import Order, Settled, Settler
 from paywatch.store import announcements, merchants
-from paywatch.store.retry import persistently
+from paywatch.store.retry import in_transaction
 
 T = TypeVar("T")
 
@@ -96,12 +96,7 @@ class Tracer:
     ) -> T:
         """Run one transaction until it succeeds."""
         engine = self.engine.execution_options(isolation_level=isolation_level)
-
-        async def once() -> T:
-            async with engine.begin() as conn:
-                return await work(conn)
-
-        return await persistently(once, rng=self.rng, on_retry=lambda _: self.at_work())
+        return await in_transaction(engine, work, rng=self.rng, on_retry=lambda _: self.at_work())
 
 
 def _batch(trace: Trace, since: Mapping[str, Position]) -> Batch | None:

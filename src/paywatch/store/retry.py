@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import structlog
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.errors import DatabaseAway
 
@@ -107,6 +108,34 @@ async def persistently(
             if await _is_set_within(wait_before(retry, rng), stop):
                 raise DatabaseAway from error
     raise AssertionError
+
+
+async def in_transaction(
+    engine: AsyncEngine,
+    work: Callable[[AsyncConnection], Awaitable[T]],
+    *,
+    rng: Random,
+    on_retry: Callable[[str], None] = lambda _reason: None,
+    stop: asyncio.Event | None = None,
+) -> T:
+    """Run one transaction of its own until it commits, as `persistently` does.
+
+    Args:
+        engine: whose isolation level it has.
+        work: fills it; must be safe to repeat.
+        rng: for the jitter.
+        on_retry: told the reason before each wait.
+        stop: as for `persistently`.
+
+    Raises:
+        DatabaseAway: the try failed, and `stop` is set.
+    """
+
+    async def once() -> T:
+        async with engine.begin() as conn:
+            return await work(conn)
+
+    return await persistently(once, rng=rng, on_retry=on_retry, stop=stop)
 
 
 async def _is_set_within(seconds: float, stop: asyncio.Event | None) -> bool:
