@@ -28,13 +28,15 @@ class Violation:
 
 
 # Sessions that changed, or to which a credit came, since the moment asked for.
-_RECENT = """
+_CHANGED = """
 recent AS (
     SELECT id FROM checkout_sessions WHERE updated_at >= :since
     UNION
     SELECT session_id FROM credits WHERE recorded_at >= :since AND session_id IS NOT NULL
-),
-sums AS (
+)"""
+
+_RECENT = f"""
+{_CHANGED}, sums AS (
     SELECT s.id, s.status, s.amount, s.least_amount, s.received, s.paid_how, s.paid_at,
            s.expires_at, coalesce(sum(c.amount), 0) AS applied
       FROM recent JOIN checkout_sessions s USING (id)
@@ -81,11 +83,13 @@ SELECT format('%s:%s', c.operation_id, c.change_index),
     OR c.judged_as = 'late' AND c.closed_at <= s.accept_until
     OR c.judged_as = 'duplicate' AND s.status <> 'paid'
     OR c.judged_as = 'canceled' AND s.status <> 'canceled'""",
-    "a_payment_is_that_of_its_credits": """
+    # By its session: a credit that a word applies may have been recorded long before.
+    "a_payment_is_that_of_its_credits": f"""
+WITH {_CHANGED}
 SELECT format('%s:%s', c.operation_id, c.change_index), 'its payment differs from it'
-  FROM credits c JOIN payments p ON p.tx_hash = c.payment_tx_hash AND p.history = c.history
- WHERE c.recorded_at >= :since
-   AND (p.ledger, p.closed_at, p.inner_tx_hash, p.memo_type, p.memo) IS DISTINCT FROM
+  FROM recent JOIN credits c ON c.session_id = recent.id
+  JOIN payments p ON p.tx_hash = c.payment_tx_hash AND p.history = c.history
+ WHERE (p.ledger, p.closed_at, p.inner_tx_hash, p.memo_type, p.memo) IS DISTINCT FROM
        (c.operation_id >> 32, c.closed_at, c.inner_tx_hash, c.memo_type, c.memo)""",
     "a_payment_has_an_applied_credit": """
 SELECT encode(p.tx_hash, 'hex'), 'no applied credit' FROM payments p

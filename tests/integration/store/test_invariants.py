@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import Memo
 from paywatch.domain.settlement import Outcome
+from paywatch.service.held import HeldCredits
 from paywatch.service.recover import Recovery
 from paywatch.store.invariants import INVARIANTS, SHOWN, Violation, find_violations
 from support import NOW, USDC, Shop, closing, make_credit
@@ -232,6 +233,21 @@ async def test_each_planted_violation_is_found_by_its_name_and_only_if_it_is_rec
                     not_limited.append((invariant, plant))
                 await conn.rollback()
     assert (missed, not_limited) == ([], [])
+
+
+async def test_the_payment_of_an_old_credit_that_a_word_has_applied_lately_is_checked(
+    shop: Shop,
+) -> None:
+    session = await shop.add_session()
+    held = make_credit(memo=Memo.none())
+    await shop.settle(held)
+    await shop.execute("UPDATE credits SET recorded_at = :at", at=NOW - timedelta(days=30))
+    await HeldCredits(shop.engine, Pages(), lambda: NOW, Random(1)).apply(held.key, session.id)
+    async with shop.engine.connect() as conn:
+        assert await broken(conn, NOW) == set()
+        await conn.execute(text("UPDATE payments SET ledger = ledger + 1"))
+        assert await broken(conn, NOW) == {"a_payment_is_that_of_its_credits"}
+        await conn.rollback()
 
 
 async def test_a_violation_says_where_and_what_and_a_flood_of_them_is_cut(shop: Shop) -> None:
