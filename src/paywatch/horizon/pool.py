@@ -88,7 +88,9 @@ class HorizonPool:
 
     def polite(self) -> "HorizonPool":
         """The same instances for work that can wait: the live streams go first."""
-        return HorizonPool(self._instances, self._timing, clock=self._clock, is_polite=True)
+        return HorizonPool(
+            self._instances, self._timing, rng=self._rng, clock=self._clock, is_polite=True
+        )
 
     async def __aenter__(self) -> Self:
         """Use as a context manager to close the connections."""

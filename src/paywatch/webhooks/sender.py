@@ -1,7 +1,6 @@
 """One bounded POST: what leaves, where it goes, and how much of the answer is taken in."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -102,7 +101,8 @@ class Sender:
         """POST `body` once and say what came of it; trouble is an answer, never an exception."""
         if self._http is None:
             raise RuntimeError("enter the Sender (`async with`) before posting")
-        started = time.monotonic()
+        ticks = asyncio.get_running_loop().time
+        started = ticks()
         answer = Answer()
         excerpt = bytearray()
         try:
@@ -117,7 +117,7 @@ class Sender:
                 await self._read(response, excerpt)
         except Exception as error:  # noqa: BLE001 - hostile bytes in parsers that are not ours
             answer = replace(answer, failure=_failure(error), detail=self._detail(error))
-        return replace(answer, excerpt=bytes(excerpt), duration_s=time.monotonic() - started)
+        return replace(answer, excerpt=bytes(excerpt), duration_s=ticks() - started)
 
     async def _read(self, response: aiohttp.ClientResponse, excerpt: bytearray) -> None:
         """Read the body up to its bound, and keep its beginning even if the rest fails.

@@ -7,7 +7,7 @@ from paywatch.store.migrate import require_current
 from paywatch.webhooks.sealing import Vault
 from paywatch.wiring.database import Database, embedded_directory, open_database
 from paywatch.wiring.horizons import open_pool
-from paywatch.wiring.house import wall_clock
+from paywatch.wiring.outside import wall_clock
 
 
 async def examine(settings: Settings) -> list[Finding]:

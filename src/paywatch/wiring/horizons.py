@@ -1,8 +1,6 @@
 """The Horizons of the settings, as one pool."""
 
 from collections.abc import Sequence
-from random import SystemRandom
-from typing import Final
 from urllib.parse import urlsplit
 
 from paywatch.config import Settings
@@ -14,18 +12,21 @@ from paywatch.horizon.source import HorizonSource
 from paywatch.horizon.timing import Timing
 from paywatch.horizon.transport import HorizonTransport
 from paywatch.telemetry import Metrics
-
-_RNG: Final = SystemRandom()
+from paywatch.wiring.outside import Outside
 
 
 def open_pool(
-    settings: Settings, metrics: Metrics | None = None, read_history: ReadHistory = first_history
+    settings: Settings,
+    metrics: Metrics | None = None,
+    read_history: ReadHistory = first_history,
+    outside: Outside | None = None,
 ) -> HorizonPool:
     """Build the pool of the settings; an async context manager that closes itself.
 
     `read_history` tells which history of the network we are in.
     """
     counted = metrics or Metrics()
+    outside = outside or Outside()
     timing = Timing(
         get_s=settings.horizon_timeout,
         reconcile_s=settings.stream_silence,
@@ -37,17 +38,20 @@ def open_pool(
         transport = HorizonTransport(
             timing,
             lambda code: counted.horizon_requests.labels(code=code).inc(),
-            budget=Budget(settings.horizon_hourly_requests),
+            budget=Budget(settings.horizon_hourly_requests, outside.ticks),
+            now=outside.clock,
         )
         source = HorizonSource(
             url, settings.network_passphrase, transport, timing=timing, read_history=read_history
         )
-        return Instance(name, source, _RNG, timing.first_event_s)
+        return Instance(name, source, outside.rng, timing.first_event_s, outside.ticks)
 
     urls = settings.horizon_urls
     return HorizonPool(
         [build(name, url) for name, url in zip(name_horizons(urls), urls, strict=True)],
         timing,
+        rng=outside.rng,
+        clock=outside.ticks,
         on_reconnect=lambda reason: counted.reconnects.labels(reason=reason).inc(),
         on_change=lambda name: counted.horizon_changes.labels(horizon=name).inc(),
     )

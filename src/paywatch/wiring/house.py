@@ -1,12 +1,11 @@
 """The parts of one process, joined: which implementation stands behind which protocol."""
 
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from random import Random, SystemRandom
+from random import Random
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -38,16 +37,12 @@ from paywatch.webhooks.guard import Policy, check_url
 from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import generate_secret, sign
 from paywatch.wiring.horizons import open_pool
+from paywatch.wiring.outside import Outside
 
 GAUGES_ALLOWANCE = timedelta(minutes=5)  # a look asks every Horizon once, and the database
 DISPATCH_ALLOWANCE = timedelta(minutes=2)  # a round is a claim: seconds, even on a slow database
 STREAM_COST = 900  # requests an hour: what Horizon counts for it, and the pages that confirm it
 LEASE = timedelta(seconds=30)  # twice an attempt's deadline; what a killed dispatcher holds up
-
-
-def wall_clock() -> datetime:
-    """Tell the time, aware and in UTC."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class House:
 
     Attributes:
         on_told: wakes the dispatcher of this process, if there is one.
-        rng: the operating system's: no two processes may draw the same lease token.
+        outside: its clocks and its dice.
     """
 
     settings: Settings
@@ -65,11 +60,20 @@ class House:
     metrics: Metrics
     vault: Vault
     election: Election
-    clock: Callable[[], datetime] = wall_clock
-    rng: Random = field(default_factory=SystemRandom)
+    outside: Outside = field(default_factory=Outside)
     progress: Progress = field(default_factory=Progress)
     streams: Streams = field(default_factory=Streams)
     on_told: Callable[[], None] = lambda: None
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """The wall clock."""
+        return self.outside.clock
+
+    @property
+    def rng(self) -> Random:
+        """The dice."""
+        return self.outside.rng
 
     @property
     def policy(self) -> Policy:
@@ -92,8 +96,8 @@ class House:
         return Checkout(
             engine=self.engine,
             clock=self.clock,
-            token_bytes=secrets.token_bytes,
-            new_secret=generate_secret,
+            token_bytes=self.outside.token_bytes,
+            new_secret=partial(generate_secret, self.outside.token_bytes),
             check_url=lambda url: check_url(url, self.policy),
             vault=self.vault,
             source=self.source,
@@ -209,15 +213,19 @@ class House:
 
 
 @asynccontextmanager
-async def furnish(settings: Settings, engine: AsyncEngine) -> AsyncIterator[House]:
+async def furnish(
+    settings: Settings, engine: AsyncEngine, outside: Outside | None = None
+) -> AsyncIterator[House]:
     """Build the parts on an open database, and close what they opened.
 
     Raises:
         ConfigError: the key that encrypts webhook secrets cannot be had.
     """
-    vault = Vault(ensure_secret_key(settings))
+    outside = outside or Outside()
+    vault = Vault(ensure_secret_key(settings), outside.token_bytes)
     metrics = Metrics()
     progress = Progress()
-    election = Election(create_lock_engine(engine), wall_clock, SystemRandom(), progress)
-    async with open_pool(settings, metrics, partial(present_history, engine)) as source:
-        yield House(settings, engine, source, metrics, vault, election, progress=progress)
+    election = Election(create_lock_engine(engine), outside.clock, outside.rng, progress)
+    history = partial(present_history, engine)
+    async with open_pool(settings, metrics, history, outside) as source:
+        yield House(settings, engine, source, metrics, vault, election, outside, progress)

@@ -23,7 +23,7 @@ from paywatch.service.watchdog import NothingHelps, Watchdog
 from paywatch.sim import LedgerSettings, NetworkSettings, SimNetwork
 from paywatch.store.engine import create_engine
 from paywatch.telemetry import Progress
-from paywatch.wiring import House, Role, daemon, furnish, open_database, run_daemon
+from paywatch.wiring import House, Role, daemon, furnish, open_database, roles, run_daemon
 from support.commands import answer
 from support.site import Document, Site, open_site
 
@@ -44,9 +44,9 @@ async def open_house(site: Site) -> AsyncIterator[House]:
         yield house
 
 
-async def run(site: Site, stop: asyncio.Event, *roles: Role) -> None:
+async def run(site: Site, stop: asyncio.Event, *chosen: Role) -> None:
     async with asyncio.timeout(20):
-        await run_daemon(config.load(site.settings), roles or tuple(Role), stop)
+        await run_daemon(config.load(site.settings), chosen or tuple(Role), stop)
 
 
 async def open_session(site: Site) -> Document:
@@ -79,7 +79,7 @@ async def test_a_role_that_just_ends_ends_the_daemon(
     monkeypatch.setattr(Listener, "run", end)
     with pytest.raises(ExceptionGroup) as caught:
         await run(site, asyncio.Event())
-    assert caught.group_contains(daemon.RoleEnded, match="the role listen ended")
+    assert caught.group_contains(roles.RoleEnded, match="the role listen ended")
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 async def test_another_network_that_comes_later_ends_the_daemon(
     site: Site, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "NETWORK_RETRY_S", 0.05)
+    monkeypatch.setattr(roles, "NETWORK_RETRY_S", 0.05)
     async with SimNetwork() as network:
         port = int(network.url.rpartition(":")[2])
     away = site.having(horizon_url=f"http://127.0.0.1:{port}")
