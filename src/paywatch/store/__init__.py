@@ -1,1 +1,1 @@
-"""The store: all SQL of paywatch. Functions take a connection; none opens a transaction."""
+"""The store: all SQL. Functions take a connection; none but `in_transaction` opens a transaction."""
