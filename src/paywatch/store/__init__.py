@@ -1,1 +1,1 @@
-"""The store: all SQL. Functions take a connection; none but `in_transaction` opens a transaction."""
+"""The store: all SQL. Functions take a connection; `in_transaction` alone opens a transaction."""
