@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH ?= all
 BENCH_ARGS ?=
 TAKEOVER_ARGS ?=
 KILLS_ARGS ?=
@@ -56,11 +57,12 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(STAMP) ## Write docs/states.md from the table of transitions
+docs: $(STAMP) ## Write the pages that follow from the code and from measured figures
 	$(BIN)/python docs/states.py
+	PYTHONPATH=tests $(BIN)/python -m bench render
 
-bench: $(STAMP) ## Measure settling beside a floor and a naive loop (BENCH_ARGS=--help)
-	PYTHONPATH=tests $(BIN)/python tests/bench/settling.py $(BENCH_ARGS)
+bench: $(STAMP) ## Measure all that is quick, or one (BENCH=settling BENCH_ARGS='--rounds 9 --save')
+	PYTHONPATH=tests $(BIN)/python -m bench $(BENCH) $(BENCH_ARGS)
 
 takeover: $(STAMP) ## Measure how soon another daemon leads when the leader is lost (TAKEOVER_ARGS=--help)
 	PYTHONPATH=tests $(BIN)/python tests/chaos/takeover.py $(TAKEOVER_ARGS)
@@ -69,7 +71,7 @@ backfill-kills: $(STAMP) ## kill -9 backfills at 50 random points (KILLS_ARGS='-
 	PYTHONPATH=tests $(BIN)/python tests/chaos/backfill_kills.py $(KILLS_ARGS)
 
 crowd: $(STAMP) ## Watch 10,000 accounts on a busy network (CROWD_ARGS=--help)
-	PYTHONPATH=tests $(BIN)/python tests/bench/crowd.py $(CROWD_ARGS)
+	PYTHONPATH=tests $(BIN)/python -m bench.crowd $(CROWD_ARGS)
 
 outage: $(STAMP) ## Take every Horizon away for a simulated day (OUTAGE_ARGS=--help)
 	PYTHONPATH=tests $(BIN)/python tests/chaos/outage.py $(OUTAGE_ARGS)

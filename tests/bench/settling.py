@@ -11,20 +11,21 @@ ratio; the figures themselves are this machine's.
 
 import argparse
 import asyncio
-import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import psycopg
 from psycopg import sql
-from rich.console import Console
-from rich.table import Table
 
+from bench.benchmark import Benchmark
+from bench.machine import describe
+from bench.result import Comparison, Contestant, Result
+from bench.rounds import by_turns
 from paywatch.domain.events import session_paid
 from paywatch.domain.ledger import Batch, Credit, Memo
 from paywatch.domain.settlement import decide_batch
@@ -46,6 +47,18 @@ WRITTEN = {
     "deliveries": "event_id, endpoint_id, due_at",
 }
 Rows = dict[str, list[tuple[Any, ...]]]
+
+CONTESTANTS = {
+    "paywatch": "the real settling, batch by batch",
+    "the floor": "psycopg writes the same rows: no look-up, no lock, no decision",
+    "the naive loop": "one serializable transaction for each operation",
+}
+ABOUT = """
+Batches of 200 operations, each paying a session of its own, are settled from memory. Beside it, a
+bare psycopg connection writes the same rows in the same transactions, by `COPY` and one `UPDATE`;
+and a naive loop looks up, locks, inserts and commits one operation after the other. What is settled
+is checked afterwards.
+"""
 
 
 class Bench:
@@ -253,41 +266,27 @@ def measure(bench: Bench, rounds: int) -> dict[str, list[float]]:
     written = bench.written(source)
     contestants: dict[str, Callable[[str], float]] = {
         "paywatch": bench.paywatch,
-        "floor": lambda url: bench.floor(url, written),
-        "naive": bench.naive,
-    }
-    figures: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            url = bench.copy()
-            figures[name].append(bench.operations / run(url))
-            bench.checked(url)
-    return figures
-
-
-def report(figures: dict[str, list[float]], size: int) -> dict[str, Any]:
-    """Medians, spread and ratios as a document."""
-    median = {name: statistics.median(values) for name, values in figures.items()}
-    return {
-        "benchmark": "settling",
-        "batch": size,
-        "operations_per_second": {
-            name: {"median": round(median[name]), "min": round(min(v)), "max": round(max(v))}
-            for name, v in figures.items()
-        },
-        "of_the_floor": round(median["paywatch"] / median["floor"], 2),
-        "times_naive": round(median["paywatch"] / median["naive"], 2),
+        "the floor": lambda url: bench.floor(url, written),
+        "the naive loop": bench.naive,
     }
 
+    def once(run_on: Callable[[str], float]) -> float:
+        url = bench.copy()
+        rate = bench.operations / run_on(url)
+        bench.checked(url)
+        return rate
 
-def main() -> None:
-    """Run the benchmark, print a table and, if asked, write a JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    return by_turns({name: partial(once, one) for name, one in contestants.items()}, rounds)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say how much is settled."""
     parser.add_argument("--batches", type=int, default=25)
-    parser.add_argument("--size", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
-    options = parser.parse_args()
+    parser.add_argument("--size", type=int, default=200, help="operations in a batch")
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Run it on a cluster of its own."""
     with (
         tempfile.TemporaryDirectory() as directory,
         (Path(directory) / "log").open("w") as log,
@@ -296,19 +295,22 @@ def main() -> None:
         configure_logging("json", "info", stream=log)  # as in production, every line written
         bench = Bench(cluster, options.batches, options.size)
         bench.prepare()
-        document = report(measure(bench, options.rounds), options.size)
-    table = Table(title=f"Settled operations a second, batches of {options.size}")
-    for heading in ("", "median", "min", "max"):
-        table.add_column(heading, justify="right")
-    for name, figure in document["operations_per_second"].items():
-        table.add_row(name, *(f"{figure[key]:,}" for key in ("median", "min", "max")))
-    console = Console()
-    console.print(table)
-    console.print(f"of the floor: {document['of_the_floor']} (goal: at least 0.5)")
-    console.print(f"times the naive loop: {document['times_naive']} (goal: at least 4)")
-    if options.output:
-        options.output.write_text(json.dumps(document, indent=2) + "\n")
+        figures = measure(bench, options.rounds)
+        machine = describe(cluster)
+    return Result(
+        "settling",
+        "operations a second",
+        tuple(
+            Contestant(name, tuple(figures[name]), name == "paywatch", about)
+            for name, about in CONTESTANTS.items()
+        ),
+        (
+            Comparison("paywatch", "the floor", goal=0.6),
+            Comparison("paywatch", "the naive loop", goal=5),
+        ),
+        {"operations": bench.operations, "batch": options.size},
+        machine,
+    )
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark("settling", "Settling a backlog", ABOUT, run, add_arguments)

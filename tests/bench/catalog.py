@@ -1,0 +1,9 @@
+"""All benchmarks, in the order in which the page shows them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from bench import settling
+from bench.benchmark import Benchmark
+
+BENCHMARKS: Final[Sequence[Benchmark]] = (settling.BENCHMARK,)
