@@ -47,6 +47,10 @@ class Contestant:
     is_ours: bool = False
     about: str = ""
 
+    def __post_init__(self) -> None:
+        """Keep as many digits as the file does, so that ratios are the same before and after."""
+        object.__setattr__(self, "rounds", tuple(map(rounded, self.rounds)))
+
     @property
     def spread(self) -> Spread:
         """Its median, least and largest figure."""
@@ -115,10 +119,7 @@ class Result:
     def dump(self) -> str:
         """Write it as JSON; medians and ratios are written, too, for other readers."""
         document = asdict(self)
-        document["contestants"] = [
-            asdict(one) | {"rounds": [*map(rounded, one.rounds)]} | asdict(one.spread)
-            for one in self.contestants
-        ]
+        document["contestants"] = [asdict(one) | asdict(one.spread) for one in self.contestants]
         document["comparisons"] = [
             asdict(one) | asdict(self.compared(one)) for one in self.comparisons
         ]
