@@ -6,6 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import History, Landmark, Position
+from paywatch.store import network
 from paywatch.store.credits import HISTORY_SQL
 
 _READ = text(
@@ -88,6 +89,7 @@ async def begin(
     parameters = {"number": history.number, "start_position": int(start), "now": now}
     if (await conn.execute(_INSERT, parameters)).rowcount == 0:
         return None
+    await network.lock(conn)
     forgotten = [row.stream for row in await conn.execute(_FORGET_BACKFILLS)]
     begun = [row.stream for row in await conn.execute(_BEGIN_STREAMS, parameters)]
     await conn.execute(_BEGIN_ACCOUNTS, {"start_position": int(start)})

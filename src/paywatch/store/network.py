@@ -36,6 +36,8 @@ UPDATE accounts a SET followed_by = 'network'
   FROM opened JOIN cursors own USING (position) WHERE own.stream = 'live:' || a.account"""
 )
 
+_LOCK: Final = text(f"SELECT FROM cursors WHERE stream = '{NETWORK_STREAM}' FOR UPDATE")
+
 # Not before the stream has passed the account's own cursor: its position never goes down.
 _JOIN: Final = text(
     f"""
@@ -69,6 +71,11 @@ UPDATE cursors own
 )
 
 
+async def lock(conn: AsyncConnection) -> None:
+    """Lock the stream's cursor, if there is one, before any account, as opening the stream does."""
+    await conn.execute(_LOCK)
+
+
 async def open_network(conn: AsyncConnection, now: datetime) -> None:
     """Make the network-wide stream's cursor, or bring it to where the accounts are."""
     await conn.execute(_OPEN, {"now": now})
@@ -100,4 +107,5 @@ async def leave(conn: AsyncConnection, now: datetime) -> int:
     Returns:
         How many there were.
     """
+    await lock(conn)
     return (await conn.execute(_LEAVE, {"now": now})).rowcount

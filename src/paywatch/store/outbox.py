@@ -156,23 +156,30 @@ UPDATE endpoints e SET disabled_at = :now, disabled_reason = gone.reason
  WHERE e.id = gone.id AND e.disabled_at IS NULL"""
 )
 
-# Not those in flight: their attempt ends first, and they are buried the next time.
+# Not those in flight, or in the hands of another transaction: what that leaves is buried the next
+# time. Whoever waits for nobody is in no circle of those that wait.
 _BURY = text(
     """
 UPDATE deliveries d
    SET state = 'dead', ended_at = :now, lease_token = NULL, lease_until = NULL,
-       dead_reason = 'endpoint disabled: ' || e.disabled_reason
-  FROM endpoints e
- WHERE e.id = d.endpoint_id AND e.disabled_at IS NOT NULL AND d.state = 'pending'
-   AND (d.lease_token IS NULL OR d.lease_until <= :now)
+       dead_reason = 'endpoint disabled: ' || waiting.disabled_reason
+  FROM (SELECT w.event_id, w.endpoint_id, e.disabled_reason
+          FROM endpoints e JOIN deliveries w ON w.endpoint_id = e.id
+         WHERE e.disabled_at IS NOT NULL AND w.state = 'pending'
+           AND (w.lease_token IS NULL OR w.lease_until <= :now)
+           FOR UPDATE OF w SKIP LOCKED) waiting
+ WHERE d.event_id = waiting.event_id AND d.endpoint_id = waiting.endpoint_id
 RETURNING d.event_id, d.endpoint_id"""
 )
 
 _RELEASE = text(
     """
-UPDATE deliveries SET lease_token = NULL, lease_until = NULL
- WHERE lease_token IS NOT NULL AND lease_until <= :now
-RETURNING event_id, endpoint_id"""
+UPDATE deliveries d SET lease_token = NULL, lease_until = NULL
+  FROM (SELECT event_id, endpoint_id FROM deliveries
+         WHERE lease_token IS NOT NULL AND lease_until <= :now
+           FOR UPDATE SKIP LOCKED) over
+ WHERE d.event_id = over.event_id AND d.endpoint_id = over.endpoint_id
+RETURNING d.event_id, d.endpoint_id"""
 )
 
 # An endpoint with attempts in flight has its share of the dispatchers: if more is due there than it

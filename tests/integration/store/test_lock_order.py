@@ -5,7 +5,7 @@ it holds none of the others. The idea is absurd's `test_lock_ordering.py`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Collection, Container
 from random import Random
 from typing import Final
 from uuid import UUID
@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.announcement import Announcement, Trace
 from paywatch.domain.checkout import Cause
-from paywatch.domain.ledger import Memo
+from paywatch.domain.ledger import History, Memo
 from paywatch.domain.settlement import Outcome
 from paywatch.service.held import HeldCredits
-from paywatch.store import announcements, recovery, sessions
-from support import NOW, Shop, closing, make_credit
+from paywatch.store import announcements, histories, network, outbox, recovery, sessions
+from support import NOW, START, Shop, closing, make_credit
 from support.locks import somebody_waits_for_a_lock
 
 NUMBERS: Final = (5, 2, 4, 1, 3)  # as they lie in the table
@@ -31,6 +31,7 @@ ANNOUNCED: Final = Announcement("ab" * 32, NOW)
 ENDINGS: Final = dict.fromkeys(IDS, (ANNOUNCED, Cause.UNTRACED))
 
 Lock = Callable[[AsyncConnection], Awaitable[object]]
+Care = Callable[[AsyncConnection], Awaitable[Collection[object]]]
 
 
 async def everything_to_do(shop: Shop) -> None:
@@ -118,3 +119,54 @@ async def test_an_announcement_is_decided_under_the_lock_of_its_session(
             pytest.raises(psycopg.errors.LockNotAvailable),
         ):
             prober.execute("SELECT FROM checkout_sessions FOR UPDATE NOWAIT")
+
+
+HISTORY: Final = History(1)
+CHANGES: Final[dict[str, Lock]] = {
+    "leave": lambda conn: network.leave(conn, NOW),
+    "begin": lambda conn: histories.begin(conn, HISTORY, START, NOW),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+async def test_who_reads_for_the_accounts_changes_under_the_lock_of_the_streams_cursor(
+    shop: Shop, database_url: str, change: Lock
+) -> None:
+    async with shop.engine.begin() as conn:
+        await network.open_network(conn, NOW)
+    with psycopg.connect(database_url) as holder, psycopg.connect(database_url) as prober:
+        holder.execute("SELECT FROM cursors WHERE stream = 'live:network' FOR UPDATE")
+        async with shop.engine.connect() as conn:
+            changing = asyncio.ensure_future(change(conn))
+            await somebody_waits_for_a_lock(prober)
+            free = prober.execute("SELECT FROM accounts FOR UPDATE NOWAIT")
+            assert len(free.fetchall()) == 1
+            prober.rollback()
+            holder.rollback()
+            assert await changing
+            await conn.rollback()
+
+
+CARE: Final[dict[str, Care]] = {
+    "bury": lambda conn: outbox.bury(conn, NOW),
+    "release": lambda conn: outbox.release_dead_leases(conn, NOW),
+}
+
+
+@pytest.mark.parametrize("care", CARE.values(), ids=CARE.keys())
+async def test_the_care_of_deliveries_waits_for_nobody(
+    shop: Shop, database_url: str, care: Care
+) -> None:
+    """Many at once, in any order: a dispatcher that records some of them would wait in a circle."""
+    await shop.settle(*[make_credit(tx=n, memo=Memo.none()) for n in range(1, 6)])
+    await shop.execute(
+        "UPDATE deliveries SET lease_token = gen_random_uuid(), lease_until = :now", now=NOW
+    )
+    await shop.execute("UPDATE endpoints SET disabled_at = :now, disabled_reason = 'x'", now=NOW)
+    with psycopg.connect(database_url) as holder:
+        holder.execute("SELECT FROM deliveries LIMIT 1 FOR UPDATE")
+        async with shop.engine.begin() as conn:
+            assert len(await care(conn)) == 4
+        holder.rollback()
+    async with shop.engine.begin() as conn:
+        assert len(await care(conn)) == 1
