@@ -1,0 +1,104 @@
+"""The ledger of a benchmark: one payment for each session, kept as Horizon would serve it.
+
+Made by the simulated network, once, and written down as bytes, so that whoever serves it later does
+not spend the processor on making records.
+"""
+
+import json
+import pickle
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aiohttp
+from stellar_sdk import IdMemo
+
+from paywatch.domain.ledger import Position
+from paywatch.sim import NetworkSettings, SimNetwork
+
+PAGE: Final = 200
+A_LEDGER: Final = 100  # payments in each
+AMOUNT: Final = 100_000_000  # stroops, of each payment
+_JOINED: Final = {"join": "transactions", "order": "asc", "limit": str(PAGE)}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What one Horizon says of one account that is paid.
+
+    Attributes:
+        account: who is paid; its payments are numbered from 1 by their id memos.
+        begin: the position before the first payment.
+        closed_at: when the ledger there closed.
+        documents: bodies by path, without a query.
+        pages: bodies of full pages of its payments, by the cursor asked for.
+        transactions: paging token and JSON of each transaction, in order.
+    """
+
+    passphrase: str
+    account: str
+    begin: Position
+    closed_at: datetime
+    documents: dict[str, bytes]
+    pages: dict[str, bytes]
+    transactions: list[tuple[str, bytes]]
+
+    def save(self, file: Path) -> None:
+        """Write it for another process."""
+        file.write_bytes(pickle.dumps(self))
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Read what `save` wrote; raises TypeError for anything else."""
+        found = pickle.loads(file.read_bytes())  # noqa: S301 - our own file
+        if not isinstance(found, cls):
+            raise TypeError(f"{file.name} is no recorded ledger")
+        return found
+
+
+async def record(payments: int) -> Recorded:
+    """Close ledgers with so many payments to one account, and read all of them.
+
+    Args:
+        payments: a multiple of PAGE: the last page is full, too.
+    """
+    settings = NetworkSettings(started_at=datetime(2026, 11, 1, tzinfo=UTC))
+    async with SimNetwork(settings) as network, aiohttp.ClientSession() as http:
+        [shop] = await network.fund("shop")
+        account, latest = shop.account_id, network.ledger.latest
+        begin = Position.after_ledger(latest.sequence)
+        for number in range(1, payments + 1):
+            network.submit(network.root.pay(account, AMOUNT_TEXT, memo=IdMemo(number)))
+            if number % A_LEDGER == 0 or number == payments:
+                await network.close_ledger()
+
+        async def get(path: str, **query: str) -> bytes:
+            async with http.get(network.url + path, params=query) as response:
+                return await response.read()
+
+        paths = ("/", f"/accounts/{account}")
+        documents = {path: await get(path) for path in paths}
+        pages: dict[str, bytes] = {}
+        transactions: list[tuple[str, bytes]] = []
+        cursor = tx_cursor = str(int(begin))
+        while len(transactions) < payments:
+            path = f"/accounts/{account}/"
+            pages[cursor] = await get(path + "payments", cursor=cursor, **_JOINED)
+            cursor = _records(pages[cursor])[-1]["paging_token"]
+            found = await get(path + "transactions", cursor=tx_cursor, order="asc", limit=str(PAGE))
+            for tx in _records(found):
+                tx_cursor = tx["paging_token"]
+                transactions.append((tx_cursor, json.dumps(tx, separators=(",", ":")).encode()))
+        pages[cursor] = await get(f"/accounts/{account}/payments", cursor=cursor, **_JOINED)
+        return Recorded(
+            network.passphrase, account, begin, latest.closed_at, documents, pages, transactions
+        )
+
+
+AMOUNT_TEXT: Final = "10"  # lumens: AMOUNT
+
+
+def _records(body: bytes) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = json.loads(body)["_embedded"]["records"]
+    return records
