@@ -11,6 +11,7 @@ import asyncio
 import os
 import re
 import select
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,6 +121,8 @@ class Gate:
         try:
             yield
         finally:
+            for link in list(self._blocked):
+                self._let_go(link)
             connection.wait, connection.connect, connection.close, waits.wait_conn_async = before
 
     async def reap(self) -> None:
@@ -139,6 +142,9 @@ class Gate:
     def crash(self, process: Process) -> None:
         """Let the server lose a process: its transactions are rolled back, its locks are free."""
         for link in [link for link in self._links.values() if link.process is process]:
+            if link in self._blocked:  # its server process looks at nobody while it waits
+                self._let_go(link)
+                self._monitor.execute("SELECT pg_terminate_backend(%s)", [link.pid])
             link.conn.pgconn.finish()
             self._gone(link)
         self._released()
@@ -227,10 +233,8 @@ class Gate:
         try:
             while not attempt.advance(lambda: self._waits_for_lock(link)):
                 self._note(link, "waits for a lock")
-                released = self._blocked.setdefault(link, asyncio.Event())
-                released.clear()
-                async with asyncio.timeout_at(deadline):
-                    await released.wait()
+                with self._stopped(link):
+                    await self._until_free(link, deadline)
         except TimeoutError:
             self._note(link, "waited too long")
             return self._abandon(link, attempt)
@@ -239,9 +243,32 @@ class Gate:
                 with _ignored(psycopg.Error):
                     self._abandon(link, attempt)
             raise
-        finally:
-            self._blocked.pop(link, None)
         return attempt.result()
+
+    async def _until_free(self, link: _Link, deadline: float) -> None:
+        """Wait until no other transaction is in its way; raises TimeoutError at the deadline."""
+        async with asyncio.timeout_at(deadline):
+            while self._waits_for_lock(link):
+                self._blocked[link].clear()
+                await self._blocked[link].wait()
+
+    @contextmanager
+    def _stopped(self, link: _Link) -> Iterator[None]:
+        """Keep a server process that waits from going on by itself when it could.
+
+        Several that a COMMIT sets free would race. It is stopped while it sleeps, so it holds
+        nothing that another one needs.
+        """
+        self._blocked[link] = asyncio.Event()
+        os.kill(link.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._let_go(link)
+
+    def _let_go(self, link: _Link) -> None:
+        if self._blocked.pop(link, None) is not None:
+            os.kill(link.pid, signal.SIGCONT)
 
     async def _kill(self, process: Process) -> None:
         """Kill a process from within: nothing of it goes on."""
