@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from bench import settling
+from bench import filtering, settling
 from bench.benchmark import Benchmark
 
-BENCHMARKS: Final[Sequence[Benchmark]] = (settling.BENCHMARK,)
+BENCHMARKS: Final[Sequence[Benchmark]] = (
+    settling.BENCHMARK,
+    filtering.BENCHMARK,
+)

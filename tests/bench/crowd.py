@@ -1,34 +1,27 @@
 """10,000 watched accounts and a network on which one operation of a hundred is for them.
 
 A real daemon reads the network-wide stream: first a backlog, then what is closed while it looks.
-Printed is what it costs: connections to Horizon, memory, records a second, and the share of the
-filter. Refused is a run in which anything of ours is not settled exactly once.
+Printed is what it costs: connections to Horizon, memory, records a second. Refused is a run in
+which anything of ours is not settled exactly once.
 """
 
 import argparse
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 from statistics import median
-from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import psycopg
 from rich.console import Console
 from rich.table import Table
 from stellar_sdk import CreateAccount, IdMemo, Payment
 
 from paywatch.domain.ledger import Position
-from paywatch.horizon.documents import Root
-from paywatch.horizon.pages import Page
-from paywatch.horizon.source import HorizonSource
-from paywatch.horizon.strict_json import parse_object
-from paywatch.horizon.transport import HorizonTransport
 from paywatch.sim import NetworkSettings, SimNetwork
 from paywatch.sim.wallet import NATIVE
 from support import address
@@ -143,50 +136,6 @@ def require_all_settled_once(url: str, crowd: Crowd) -> None:
     assert (paid, events) == (len(ours), len(ours)), f"{paid} paid sessions, {events} events"
 
 
-async def measure_filter(crowd: Crowd, after: Position) -> dict[str, float]:
-    """Records a second of one process: JSON parsed alone, and with the filter behind it."""
-    transport, bodies = HorizonTransport(), list[bytes]()
-    network = crowd.network
-    async with (
-        HorizonSource(network.url, network.passphrase, transport) as source,
-        aiohttp.ClientSession() as http,
-    ):
-        root = await source.root()
-        for _ in range(25):
-            query = {"cursor": str(after), "limit": "200", "join": "transactions", "order": "asc"}
-            async with http.get(f"{network.url}/payments", params=query) as response:
-                bodies.append(await response.read())
-            after = Page.of(_records(bodies[-1]), after, root).upto
-    few, many = frozenset(crowd.watched[:10]), frozenset(crowd.watched)
-    reading: dict[str, Callable[[bytes], list[Any]]] = {
-        "JSON parsed, nothing done": _records,
-        "parsed and filtered, 10 accounts": lambda body: _filtered(body, root, few),
-        f"parsed and filtered, {len(many):,} accounts": lambda body: _filtered(body, root, many),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in reading}
-    for _ in range(5):  # by turns, for others use this machine, too
-        for name, read in reading.items():
-            rates[name].append(_rate(bodies, read))
-    return {name: max(found) for name, found in rates.items()}
-
-
-def _records(body: bytes) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = parse_object(body, 2**25)["_embedded"]["records"]
-    return records
-
-
-def _filtered(body: bytes, root: Root, watched: Container[str]) -> list[Any]:
-    page = Page.of(_records(body), Position(0), root)
-    page.batch(watched)
-    return list(page.records)
-
-
-def _rate(bodies: Sequence[bytes], read: Callable[[bytes], list[Any]]) -> float:
-    began = time.perf_counter()
-    records = sum(len(read(body)) for body in bodies)
-    return records / (time.perf_counter() - began)
-
-
 async def run(url: str, accounts: int, operations: int, rng: Random) -> dict[str, float]:
     """Run all of it; gives the figures by name."""
     ledgers = operations // LEDGER_OPERATIONS
@@ -206,7 +155,7 @@ async def run(url: str, accounts: int, operations: int, rng: Random) -> dict[str
             figures = await _watch(url, crowd, program, rng)
             assert await program.stop() == 0, program.said[-2000:]
         require_all_settled_once(url, crowd)
-        return figures | await measure_filter(crowd, begin)
+        return figures
 
 
 async def _watch(url: str, crowd: Crowd, program: Program, rng: Random) -> dict[str, float]:
