@@ -30,6 +30,11 @@ class Room:
     slots: int
     per_endpoint: int
 
+    def is_used_up_by(self, claimed: Sequence["Claimed"]) -> bool:
+        """Whether more may be due than these: they took the last slot, or one's last place."""
+        last = any(one.place >= self.per_endpoint for one in claimed)
+        return last or len(claimed) >= self.slots
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -41,6 +46,7 @@ class Claimed:
     operation_id: int | None
     lease_token: UUID
     attempt: int  # the number of the attempt to be made, from 1
+    place: int  # from 1, among what its endpoint has in flight; from `Room.per_endpoint` none more
     url: str
     sealed_secret: bytes
     payload: bytes
@@ -86,7 +92,7 @@ WITH RECURSIVE waiting AS (
     SELECT endpoint_id, count(*) AS in_flight FROM deliveries
      WHERE lease_token IS NOT NULL AND lease_until > :now GROUP BY endpoint_id
 ), chosen AS (
-    SELECT due.event_id, due.endpoint_id
+    SELECT due.event_id, due.endpoint_id, due.place
       FROM waiting w
       JOIN endpoints e ON e.id = w.endpoint_id AND e.disabled_at IS NULL
       LEFT JOIN busy b ON b.endpoint_id = w.endpoint_id
@@ -101,14 +107,14 @@ WITH RECURSIVE waiting AS (
      ORDER BY due.place, due.due_at LIMIT :slots
 ), locked AS (
     SELECT free.* FROM chosen c CROSS JOIN LATERAL (
-           SELECT d.event_id, d.endpoint_id FROM deliveries d
+           SELECT d.event_id, d.endpoint_id, c.place FROM deliveries d
             WHERE d.event_id = c.event_id AND d.endpoint_id = c.endpoint_id
               AND d.state = 'pending' AND (d.lease_token IS NULL OR d.lease_until <= :now)
               FOR UPDATE SKIP LOCKED) free
 ), leased AS (
     UPDATE deliveries d SET lease_token = :token, lease_until = :until FROM locked
      WHERE d.event_id = locked.event_id AND d.endpoint_id = locked.endpoint_id
-    RETURNING d.event_id, d.endpoint_id, d.lease_token, d.attempts_made
+    RETURNING d.event_id, d.endpoint_id, d.lease_token, d.attempts_made, locked.place
 )
 SELECT leased.*, endpoints.url, endpoints.sealed_secret, events.payload,
        CASE WHEN events.operation_id IS NULL THEN events.subject END AS session_id,
@@ -269,6 +275,7 @@ def _claimed(row: Row[Any]) -> Claimed:
         operation_id=row.operation_id,
         lease_token=row.lease_token,
         attempt=row.attempts_made + 1,
+        place=row.place,
         url=row.url,
         sealed_secret=row.sealed_secret,
         payload=row.payload,

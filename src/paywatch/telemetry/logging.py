@@ -6,8 +6,8 @@ same handler. Modules take theirs by `structlog.stdlib.get_logger(__name__)`.
 
 import logging
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, TextIO
 
 import structlog
@@ -99,15 +99,20 @@ def _renderers(*, for_people: bool, colors: bool) -> list[Processor]:
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 
+@contextmanager
 def bound(
     *, session_id: object = None, operation_id: int | None = None, event_id: object = None
-) -> AbstractContextManager[None]:
+) -> Iterator[None]:
     """Everything logged within names what it is about, in this task and those it starts."""
     given = {"session_id": session_id, "operation_id": operation_id, "event_id": event_id}
-    return structlog.contextvars.bound_contextvars(
+    tokens = structlog.contextvars.bind_contextvars(
         **{
             name: value if isinstance(value, int) else str(value)
             for name, value in given.items()
             if value is not None
         }
     )
+    try:
+        yield
+    finally:
+        structlog.contextvars.reset_contextvars(**tokens)

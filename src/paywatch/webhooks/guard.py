@@ -12,6 +12,7 @@ import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -126,6 +127,7 @@ def is_public(address: Address) -> bool:
     )
 
 
+@lru_cache(maxsize=4096)
 def check_url(text: str, policy: Policy) -> URL:
     """Judge the text of a webhook URL and return what is to be requested.
 

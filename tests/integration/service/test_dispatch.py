@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,8 @@ from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
 from paywatch.domain.delivery import SCHEDULE, Answer, Failure
-from paywatch.service.dispatch import Dispatched, Dispatcher, Limits
+from paywatch.service.attempts import Dispatched
+from paywatch.service.dispatch import Dispatcher, Limits
 from paywatch.store import outbox
 from paywatch.store.engine import create_engine, sqlalchemy_url
 from paywatch.store.invariants import find_violations
@@ -133,8 +135,9 @@ async def test_a_delivery_is_signed_posted_and_recorded(
     assert len(world.posts) == 1
 
 
-async def test_all_that_is_logged_about_a_delivery_names_its_session_and_event(
-    engine: AsyncEngine, shop: Told, clock: Clock
+@pytest.mark.parametrize("status", [200, 503, 410])
+async def test_what_is_logged_of_an_attempt_names_its_session_and_event(
+    engine: AsyncEngine, shop: Told, clock: Clock, status: int
 ) -> None:
     [event_id] = await enqueue(engine, shop, START)
     [[session_id]] = [row.values() for row in await rows(engine, "SELECT subject FROM events")]
@@ -142,15 +145,27 @@ async def test_all_that_is_logged_about_a_delivery_names_its_session_and_event(
 
     async def answer(_: Post) -> Answer:
         bound.append(get_contextvars())
-        return OK
+        return Answer(status=status)
 
     with capture_logs() as logs:
         await dispatcher(engine, World(answer), clock).run_once()
     ids = {"session_id": str(session_id), "event_id": str(event_id)}
     assert bound == [ids]
-    [line] = [line for line in logs if line["event"] == "delivery_delivered"]
-    assert ids.items() <= line.items()
     assert get_contextvars() == {}
+    [line] = logs
+    [told] = line.get("deliveries", [line])
+    assert ids.items() <= told.items()
+    assert told["endpoint_id"] == str(shop.endpoint_id)
+
+
+async def test_what_is_delivered_together_is_one_line(
+    engine: AsyncEngine, shop: Told, clock: Clock
+) -> None:
+    expected = {str(id_) for id_ in await enqueue(engine, shop, START, count=10)}
+    with capture_logs() as logs:
+        await dispatcher(engine, answering(OK), clock).run_once()
+    [line] = logs
+    assert {told["event_id"] for told in line["deliveries"]} == expected
 
 
 async def test_over_a_real_socket_the_official_verifier_accepts_it(engine: AsyncEngine) -> None:
@@ -396,7 +411,7 @@ async def test_of_two_attempts_at_one_delivery_only_that_of_the_living_lease_is_
             [claimed] = await outbox.claim(conn, outbox.Room(10, 10), token, clock.now, lease)
         made.append(await dispatch._attempt(claimed))
         clock.move(timedelta(seconds=60))
-    assert await dispatch._record(made) == Dispatched(delivered=1, lost=1)
+    assert await dispatch._recorder.record(made) == Dispatched(delivered=1, lost=1)
     [attempt] = await attempts(engine)
     assert attempt["status_code"] == 200
 
@@ -722,6 +737,122 @@ async def test_results_that_end_together_are_recorded_together(
     recordings = [sql for sql in statements if "INSERT INTO attempts" in sql]
     assert len(await attempts(engine)) == 30
     assert 1 <= len(recordings) <= 2
+
+
+async def test_an_attempt_is_recorded_although_most_of_the_others_hang(
+    engine: AsyncEngine, shop: Told, clock: Clock
+) -> None:
+    """It waits for company, but not for long."""
+    await enqueue(engine, shop, START, count=30)
+    recording, world = asyncio.Event(), answering(OK)
+
+    async def answer(_: Post) -> Answer:
+        if len(world.posts) > 1:
+            await recording.wait()
+        return OK
+
+    def note(_conn: object, _cursor: object, sql: str, *_: object) -> None:
+        if "INSERT INTO attempts" in sql:
+            recording.set()
+
+    world.answer = answer
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    async with Running(dispatcher(engine, world, clock, PATIENT)) as running:
+        await running.until(recording)
+    event.remove(engine.sync_engine, "before_cursor_execute", note)
+    assert len(await attempts(engine)) == 30
+
+
+async def test_what_has_ended_is_recorded_when_it_is_a_quarter_of_what_is_in_flight(
+    engine: AsyncEngine, shop: Told, clock: Clock
+) -> None:
+    await enqueue(engine, shop, START, count=32)
+    turns = [asyncio.Event() for _ in range(32)]
+    world, sizes, recording = answering(OK), list[int](), asyncio.Event()
+
+    async def answer(_: Post) -> Answer:
+        number = len(world.posts)  # from 1
+        if number == 32:
+            turns[0].set()
+        await turns[number - 1].wait()
+        if number < 8:
+            turns[number].set()
+        return OK
+
+    def note(_conn: object, _cursor: object, sql: str, values: dict[str, str], *_: object) -> None:
+        if "INSERT INTO attempts" in sql:
+            sizes.append(len(json.loads(values["rows"])))
+            recording.set()
+
+    world.answer = answer
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    limits = replace(PATIENT, gather_s=3600)
+    async with Running(dispatcher(engine, world, clock, limits)) as running:
+        await running.until(recording)
+        for turn in turns:
+            turn.set()
+    event.remove(engine.sync_engine, "before_cursor_execute", note)
+    assert sizes[0] == 8, "they ended one after the other"
+    assert sum(sizes) == len(await attempts(engine)) == 32
+
+
+async def test_a_backlog_takes_few_transactions_and_ends_without_an_empty_claim(
+    engine: AsyncEngine, clock: Clock
+) -> None:
+    """What a claim has left is claimed when there is room for many; what it has not, never."""
+    for n in range(10):
+        told = await merchant(engine, VAULT, f"https://{n}.example/", START)
+        await enqueue(engine, told, START, count=25)
+    all_made, world = asyncio.Event(), answering(OK)
+
+    async def answer(_: Post) -> Answer:
+        if len(world.posts) == 250:
+            all_made.set()
+        return OK
+
+    world.answer = answer
+    limits = replace(PATIENT, in_flight=60, per_endpoint=10)
+    with counting(engine) as statements:
+        async with Running(dispatcher(engine, world, clock, limits)) as running:
+            await running.until(all_made)
+    assert len(await attempts(engine)) == 250
+    claims = [sql for sql in statements if "WITH RECURSIVE waiting" in sql]
+    recordings = [sql for sql in statements if "INSERT INTO attempts" in sql]
+    assert len(claims) <= 5, "60, 60, 60, 60 and 10"
+    assert len(recordings) <= 6
+
+
+@pytest.mark.parametrize(
+    ("limits", "wakes"),
+    [
+        (replace(PATIENT, in_flight=5, per_endpoint=5), 1),
+        (replace(PATIENT, in_flight=4, per_endpoint=5), 2),
+        (replace(PATIENT, in_flight=5, per_endpoint=4), 2),
+    ],
+    ids=["room left", "no slot left", "its share taken"],
+)
+async def test_it_looks_for_more_only_if_the_last_claim_has_used_up_its_room(
+    engine: AsyncEngine, shop: Told, clock: Clock, limits: Limits, wakes: int
+) -> None:
+    await enqueue(engine, shop, START, count=4)
+    posted, woken = asyncio.Event(), list[str]()
+
+    async def answer(_: Post) -> Answer:
+        posted.set()
+        return OK
+
+    dispatch = dispatcher(engine, World(answer), clock, limits)
+    wake = dispatch.wake
+
+    def spy() -> None:
+        woken.append("woken")
+        wake()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "wake", spy)
+        async with Running(dispatch) as running:
+            await running.until(posted)  # all four end in the same moment
+    assert len(woken) == wakes, "the stop, and one for the recording"
 
 
 class counting:  # noqa: N801 - a context manager
