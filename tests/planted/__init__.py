@@ -1,0 +1,1 @@
+"""Small wrong changes to paywatch, and whether the suite notices them: `python -m planted`."""

@@ -1,0 +1,110 @@
+"""Whether a copy of paywatch with a bug in it is noticed: by the simulation, or by a test."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from planted.bug import ROOT, SIMULATION, Bug
+
+LONGEST_S: Final = 600.0  # of one run; a bug that hangs it is caught by that
+_WRONG: Final = re.compile(r"^WRONG: (.*)$", re.MULTILINE)
+_SEED: Final = re.compile(r"^again: make sim SEEDS=(\d+)", re.MULTILINE)
+_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) \S*?([^/\s]+::\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one bug.
+
+    Attributes:
+        caught: whether anything failed.
+        by: the check's words, or the test's name; empty if nothing was caught.
+        seeds: how many were run, the one that caught it with them; 0 for a test.
+        seconds: by the wall clock.
+    """
+
+    bug: str
+    caught: bool
+    by: str
+    seeds: int
+    seconds: float
+
+
+@contextmanager
+def copy_with(bug: Bug | None) -> Iterator[Path]:
+    """Copy what is installed of the repository, and plant a bug in the copy."""
+    with tempfile.TemporaryDirectory(prefix="planted-") as directory:
+        root = Path(directory)
+        for name in ("src", "migrations"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if bug is not None:
+            bug.plant(root)
+        yield root
+
+
+def try_bug(bug: Bug, seeds: range) -> Verdict:
+    """Plant a bug, and see what notices it."""
+    with copy_with(bug) as root:
+        if bug.caught_by == SIMULATION:
+            return simulate(root, bug.name, seeds)
+        return run_tests(root, bug.name, [bug.caught_by])
+
+
+def simulate(root: Path, name: str, seeds: range) -> Verdict:
+    """Run seeds one after the other, until one fails."""
+    began = time.monotonic()
+    command = ["-m", "simulation", "--jobs", "1", "--until-wrong", "--seeds"]
+    ended, told = _run(root, [*command, f"{seeds.start}-{seeds.stop - 1}"])
+    seconds = time.monotonic() - began
+    if ended == 0:
+        return Verdict(name, caught=False, by="", seeds=len(seeds), seconds=seconds)
+    failed, wrong = _SEED.search(told), _WRONG.search(told)
+    by = wrong.group(1) if wrong else told.strip().splitlines()[-1] if told.strip() else "no end"
+    tried = int(failed.group(1)) - seeds.start + 1 if failed else len(seeds)
+    return Verdict(name, caught=True, by=by[:200], seeds=tried, seconds=seconds)
+
+
+def run_tests(root: Path, name: str, nodes: list[str]) -> Verdict:
+    """Run tests until one fails."""
+    began = time.monotonic()
+    paths = [f"tests/{node}" for node in nodes]
+    ended, told = _run(root, ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *paths])
+    seconds = time.monotonic() - began
+    found = _FAILED.search(told)
+    by = found.group(1) if found else "" if ended == 0 else "no end"
+    return Verdict(name, caught=ended != 0, by=by[:200], seeds=0, seconds=seconds)
+
+
+def _run(root: Path, command: list[str]) -> tuple[int | None, str]:
+    """Run it on the copy; None for what had to be ended."""
+    environment: Mapping[str, str] = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (root / "src", ROOT / "tests"))),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    process = subprocess.Popen(  # noqa: S603 # ourselves
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        told, _ = process.communicate(timeout=LONGEST_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        told, _ = process.communicate()
+        return None, told
+    return process.returncode, told
