@@ -12,10 +12,11 @@ BUGS: Final = (
     Bug(
         "marked-before-the-post",
         DISPATCH,
-        "            attempt = await self._attempt(claimed)\n",
-        "            early = Attempt(claimed, self.clock(), Answer(status=200), Delivered())\n"
-        "            await self._record([early], stop)\n"
-        "            attempt = await self._attempt(claimed)\n",
+        "        attempt = await self._attempt(claimed)\n",
+        "        said = Answer(status=200)\n"
+        "        verdict = judge(said, claimed.attempt, self.clock(), self.rng)\n"
+        "        await self._recorder.record([Attempt(claimed, self.clock(), said, verdict)])\n"
+        "        attempt = await self._attempt(claimed)\n",
         "A delivery is marked as made, and then made: a crash in between loses it.",
     ),
     Bug(
