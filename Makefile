@@ -13,6 +13,7 @@ TAKEOVER_ARGS ?=
 KILLS_ARGS ?=
 CROWD_ARGS ?=
 OUTAGE_ARGS ?=
+SOAK_ARGS ?=
 
 PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -20,7 +21,7 @@ PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extra
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint format docs bench takeover backfill-kills crowd outage \
+.PHONY: help setup demo test check lint format docs bench takeover backfill-kills crowd outage soak \
 	lock wheel clean
 
 help: ## List these commands
@@ -75,6 +76,9 @@ crowd: $(STAMP) ## Watch 10,000 accounts on a busy network (CROWD_ARGS=--help)
 
 outage: $(STAMP) ## Take every Horizon away for a simulated day (OUTAGE_ARGS=--help)
 	PYTHONPATH=tests $(BIN)/python tests/chaos/outage.py $(OUTAGE_ARGS)
+
+soak: $(STAMP) ## An hour at a steady rate with faults: does anything grow? (SOAK_ARGS='--minutes 5')
+	PYTHONPATH=tests $(BIN)/python tests/chaos/soak.py $(SOAK_ARGS)
 
 lock: $(STAMP) ## Pin the dependencies of pyproject.toml again (PIP_COMPILE_ARGS=--upgrade)
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --extra embedded --extra dev \

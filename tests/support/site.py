@@ -18,7 +18,15 @@ from stellar_sdk import (
     TransactionEnvelope,
 )
 
-from paywatch.sim import LedgerSettings, Merchant, NetworkSettings, SimNetwork, Wallet, asset_of
+from paywatch.sim import (
+    FaultSettings,
+    LedgerSettings,
+    Merchant,
+    NetworkSettings,
+    SimNetwork,
+    Wallet,
+    asset_of,
+)
 from paywatch.sim.history import AppliedTx
 from paywatch.sim.wallet import NATIVE
 
@@ -103,12 +111,15 @@ def environ_of(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def open_site(database_url: str, close_every_s: float = 0.2) -> AsyncIterator[Site]:
+async def open_site(
+    database_url: str, close_every_s: float = 0.2, faults: FaultSettings | None = None
+) -> AsyncIterator[Site]:
     """A network whose clock runs fast, with a shop and a customer who trust the issuer's USD."""
     settings = NetworkSettings(
         started_at=datetime.now(UTC).replace(microsecond=0),
         ledger=LedgerSettings(rates=RATES),
         close_every_s=close_every_s,
+        faults=faults or FaultSettings(),
     )
     async with SimNetwork(settings) as network, Merchant() as merchant:
         shop, customer, issuer = (network.wallet(n) for n in ("shop", "customer", "issuer"))

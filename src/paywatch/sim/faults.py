@@ -8,6 +8,7 @@ disturbed: submissions and the friendbot are not.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -152,11 +153,16 @@ class ScriptedFault:
 
 
 class Faults:
-    """Decides what goes wrong; scripted faults go before drawn ones."""
+    """Decides what goes wrong; scripted faults go before drawn ones.
+
+    Attributes:
+        struck: how often each fault has happened.
+    """
 
     def __init__(self, settings: FaultSettings | None = None) -> None:
         self.settings = settings or FaultSettings()
         self.enabled = True
+        self.struck: Counter[Fault] = Counter()
         self._script: list[ScriptedFault] = []
         seed = self.settings.seed
         self._random = {moment: random.Random(f"{seed}/{moment}") for moment in Moment}
@@ -183,6 +189,12 @@ class Faults:
 
     def draw(self, moment: Moment, path: str) -> Fault | None:
         """What happens to this request or event; None is nothing."""
+        found = self._draw(moment, path)
+        if found is not None:
+            self.struck[found] += 1
+        return found
+
+    def _draw(self, moment: Moment, path: str) -> Fault | None:
         for index, scripted in enumerate(self._script):
             if scripted.strikes(moment, path):
                 del self._script[index]
