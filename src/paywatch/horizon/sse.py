@@ -47,21 +47,21 @@ class EventDecoder:
         Raises:
             HorizonUnavailable: `too_large`: an event exceeds the cap.
         """
-        if self._after_cr and chunk.startswith(b"\n"):  # a \r\n that was split
-            chunk = chunk[1:]
+        begin = int(self._after_cr and chunk.startswith(b"\n"))  # a \r\n that was split
         self._after_cr = chunk.endswith(b"\r") if chunk else self._after_cr
-        for piece in chunk.splitlines(keepends=True):  # of bytes: at \n, \r and \r\n only
+        for piece in chunk[begin:].splitlines(keepends=True):  # of bytes: at \n, \r and \r\n only
             self._grow(piece)
             if piece.endswith(_LINE_ENDS) and (event := self._end_line()):
                 yield event
 
     def _grow(self, piece: bytes) -> None:
-        self._size += len(piece)
+        text = piece.rstrip(b"\r\n")
+        self._size += len(text) + piece.endswith(_LINE_ENDS)  # \r\n is one: it may come in two
         if self._size > self._max_event_bytes:
             raise HorizonUnavailable(
                 "too_large", f"an event of more than {self._max_event_bytes} bytes"
             )
-        self._line += piece.rstrip(b"\r\n")
+        self._line += text
 
     def _end_line(self) -> ServerSentEvent | None:
         line = bytes(self._line)

@@ -51,6 +51,24 @@ def test_empty_chunks_do_not_split_a_line_end() -> None:
     assert decode(b"data: x\r", b"", b"\n\r\n") == [ServerSentEvent("message", b"x", None)]
 
 
+def test_a_blank_line_behind_a_split_line_end_is_not_taken_for_its_second_half() -> None:
+    assert decode(b"data: x\r", b"\n", b"\n") == [ServerSentEvent("message", b"x", None)]
+    assert decode(b"data: x\r", b"\n", b"", b"\n") == decode(b"data: x\r\n\n")
+
+
+@pytest.mark.parametrize("cap", range(14, 24))
+def test_the_cap_strikes_wherever_the_bytes_were_split(cap: int) -> None:
+    raw = b"data: 12\r\nid: 3\r\n\r\n"
+
+    def is_refused(*chunks: bytes) -> bool:
+        try:
+            return not decode(*chunks, cap=cap)
+        except HorizonUnavailable:
+            return True
+
+    assert is_refused(raw) == is_refused(*(raw[at : at + 1] for at in range(len(raw))))
+
+
 def test_bytes_of_any_kind_pass() -> None:
     raw = b"data: \xff\x00\xe2\x80\xa8 \x85 x\n\n"  # U+2028 and U+0085 end no line
     assert decode(raw) == [ServerSentEvent("message", b"\xff\x00\xe2\x80\xa8 \x85 x", None)]
