@@ -14,6 +14,8 @@ KILLS_ARGS ?=
 CROWD_ARGS ?=
 OUTAGE_ARGS ?=
 SOAK_ARGS ?=
+FUZZ_ARGS ?=
+FUZZ := .fuzz
 
 PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -22,7 +24,7 @@ PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extra
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check lint format docs bench takeover backfill-kills crowd outage soak \
-	lock wheel clean
+	fuzz lock wheel clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,16 +82,26 @@ outage: $(STAMP) ## Take every Horizon away for a simulated day (OUTAGE_ARGS=--h
 soak: $(STAMP) ## An hour at a steady rate with faults: does anything grow? (SOAK_ARGS='--minutes 5')
 	PYTHONPATH=tests $(BIN)/python tests/chaos/soak.py $(SOAK_ARGS)
 
+fuzz: $(STAMP) $(FUZZ)/.installed ## Fuzz every parser, guided by coverage (FUZZ_ARGS='--seconds 600')
+	PYTHONPATH=tests:$(FUZZ)/atheris $(BIN)/python tests/fuzz/run.py $(FUZZ_ARGS)
+
+# The fuzzer is in a directory of its own: it has wheels for Linux only, and no test needs it.
+$(FUZZ)/.installed: $(STAMP) requirements/fuzz.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		--upgrade --target $(FUZZ)/atheris -r requirements/fuzz.txt
+	@touch $@
+
 lock: $(STAMP) ## Pin the dependencies of pyproject.toml again (PIP_COMPILE_ARGS=--upgrade)
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --extra embedded --extra dev \
 		-o requirements/dev.txt pyproject.toml
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --extra embedded -c requirements/dev.txt \
 		-o requirements/run.txt pyproject.toml
+	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) -o requirements/fuzz.txt requirements/fuzz.in
 
 wheel: $(STAMP) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## Remove .venv and whatever else these commands made
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) $(FUZZ) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	find src tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
