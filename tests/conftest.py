@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.store.embedded import embedded_postgres
@@ -17,6 +18,10 @@ from paywatch.store.migrate import migrate
 from support import Shop
 
 _numbers = count(1)
+
+# No test is timed: how long an example takes is the machine's business.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 
 def with_database(cluster: str, name: str) -> str:
