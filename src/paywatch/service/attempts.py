@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -19,6 +19,8 @@ from paywatch.store.retry import in_transaction, is_data_error
 from paywatch.telemetry import Metrics
 
 log = structlog.stdlib.get_logger(__name__)
+
+TOLD_TOGETHER: Final = 100  # deliveries, in one line: longer ones are cut by what reads logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,8 @@ class Recorder:
                 self.metrics.attempt_duration.observe(attempt.answer.duration_s)
         for result in counts.keys() - {"lost"}:
             self.metrics.attempts.labels(result=result).inc(counts[result])
-        if delivered:
-            log.info("delivered", deliveries=delivered)
+        for start in range(0, len(delivered), TOLD_TOGETHER):
+            log.info("delivered", deliveries=delivered[start : start + TOLD_TOGETHER])
         return Dispatched(**counts)
 
 

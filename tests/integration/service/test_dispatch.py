@@ -158,14 +158,16 @@ async def test_what_is_logged_of_an_attempt_names_its_session_and_event(
     assert told["endpoint_id"] == str(shop.endpoint_id)
 
 
-async def test_what_is_delivered_together_is_one_line(
+async def test_what_is_delivered_together_is_one_line_that_is_not_too_long(
     engine: AsyncEngine, shop: Told, clock: Clock
 ) -> None:
-    expected = {str(id_) for id_ in await enqueue(engine, shop, START, count=10)}
+    expected = {str(id_) for id_ in await enqueue(engine, shop, START, count=110)}
+    limits = Limits(per_endpoint=110)
     with capture_logs() as logs:
-        await dispatcher(engine, answering(OK), clock).run_once()
-    [line] = logs
-    assert {told["event_id"] for told in line["deliveries"]} == expected
+        await dispatcher(engine, answering(OK), clock, limits).run_once()
+    lines = [[told["event_id"] for told in line["deliveries"]] for line in logs]
+    assert [len(line) for line in lines] == [100, 10]
+    assert {event_id for line in lines for event_id in line} == expected
 
 
 async def test_over_a_real_socket_the_official_verifier_accepts_it(engine: AsyncEngine) -> None:
