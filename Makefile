@@ -97,11 +97,12 @@ lock: $(STAMP) ## Pin the dependencies of pyproject.toml again (PIP_COMPILE_ARGS
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --extra embedded -c requirements/dev.txt \
 		-o requirements/run.txt pyproject.toml
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) -o requirements/fuzz.txt requirements/fuzz.in
+	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) -o requirements/procrastinate.txt requirements/procrastinate.in
 
 wheel: $(STAMP) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## Remove .venv and whatever else these commands made
-	rm -rf $(VENV) $(FUZZ) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) $(FUZZ) .bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	find src tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +

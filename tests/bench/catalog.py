@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
-from bench import filtering, settling
+from bench import deliveries, filtering, settling
 from bench.benchmark import Benchmark
 
 BENCHMARKS: Final[Sequence[Benchmark]] = (
     settling.BENCHMARK,
+    deliveries.BENCHMARK,
     filtering.BENCHMARK,
 )

@@ -1,0 +1,118 @@
+"""`python -m bench.receiver`: the merchants' server, in a process of its own.
+
+It reads just enough of HTTP to answer 200 to a POST and to note when each came, so that it costs
+the sender's machine as little as may be. Its port is printed once it listens; each line on its
+standard input, a number, is answered by that many arrivals as JSON, once they are there.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from subprocess import PIPE, Popen
+from typing import Final
+
+_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class _Arrivals:
+    """The ids of the webhooks and when each came, in seconds of the machine's monotonic clock."""
+
+    def __init__(self) -> None:
+        self._came: list[tuple[str, float]] = []
+        self._wanted = 0
+        self._enough = asyncio.Event()
+
+    def note(self, id_: str) -> None:
+        self._came.append((id_, time.monotonic()))
+        if len(self._came) == self._wanted:
+            self._enough.set()
+
+    async def take(self, count: int) -> list[tuple[str, float]]:
+        """Wait for so many, and forget them all."""
+        self._wanted = count
+        if len(self._came) < count:
+            self._enough.clear()
+            await self._enough.wait()
+        came, self._came = self._came, []
+        return came
+
+
+class _Connection(asyncio.Protocol):
+    """One kept-alive connection."""
+
+    def __init__(self, arrivals: _Arrivals) -> None:
+        self._arrivals = arrivals
+        self._received = b""
+        self._transport: asyncio.WriteTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (end := self._received.find(b"\r\n\r\n")) >= 0:
+            head = self._received[:end].lower() + b"\r\n"
+            size = end + 4 + int(_header(head, b"content-length") or 0)
+            if len(self._received) < size:
+                return
+            self._received = self._received[size:]
+            self._arrivals.note(_header(head, b"webhook-id"))
+            self._transport.write(_ANSWER)
+
+
+def _header(head: bytes, name: bytes) -> str:
+    _, found, rest = head.partition(b"\r\n" + name + b":")
+    return rest[: rest.index(b"\r\n")].strip().decode() if found else ""
+
+
+async def serve() -> None:
+    """Listen until the standard input ends."""
+    arrivals, loop = _Arrivals(), asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(arrivals), "127.0.0.1", 0)
+    _say(server.sockets[0].getsockname()[1])
+    asked = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(asked), sys.stdin)
+    while line := await asked.readline():
+        _say(await arrivals.take(int(line)))
+
+
+def _say(what: object) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """The receiver as its parent sees it."""
+
+    process: "Popen[str]"
+    url: str
+
+    def take(self, count: int) -> list[tuple[str, float]]:
+        """Wait until so many POSTs have come since the last time: their ids and times."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        return [(id_, at) for id_, at in json.loads(self.process.stdout.readline())]
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """Run a receiver."""
+    command = [sys.executable, "-m", "bench.receiver"]
+    with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:  # noqa: S603 - our own command
+        assert process.stdout is not None
+        try:
+            yield Receiver(process, f"http://127.0.0.1:{int(process.stdout.readline())}")
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
