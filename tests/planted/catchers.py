@@ -16,7 +16,8 @@ from typing import Final
 from planted.bug import ROOT, SIMULATION, Bug
 
 LONGEST_S: Final = 600.0  # of one run; a bug that hangs it is caught by that
-_WRONG: Final = re.compile(r"^WRONG: (.*)$", re.MULTILINE)
+# Ids of sessions, credits and accounts: other ones in every run of another seed.
+_ID: Final = re.compile(r"\b(?:[0-9a-f]{8}-[0-9a-f-]{27}|G[A-Z2-7]{55}|[0-9a-f]{32,}|\d{9,})\b")
 _SEED: Final = re.compile(r"^again: make sim SEEDS=(\d+)", re.MULTILINE)
 _FAILED: Final = re.compile(r"^(?:FAILED|ERROR) \S*?([^/\s]+::\S+)", re.MULTILINE)
 
@@ -67,10 +68,17 @@ def simulate(root: Path, name: str, seeds: range) -> Verdict:
     seconds = time.monotonic() - began
     if ended == 0:
         return Verdict(name, caught=False, by="", seeds=len(seeds), seconds=seconds)
-    failed, wrong = _SEED.search(told), _WRONG.search(told)
-    by = wrong.group(1) if wrong else told.strip().splitlines()[-1] if told.strip() else "no end"
+    failed = _SEED.search(told)
     tried = int(failed.group(1)) - seeds.start + 1 if failed else len(seeds)
-    return Verdict(name, caught=True, by=by[:200], seeds=tried, seconds=seconds)
+    return Verdict(name, caught=True, by=_what_was_wrong(told), seeds=tried, seconds=seconds)
+
+
+def _what_was_wrong(told: str) -> str:
+    """The first check that failed, in its words; of an exception, its last line."""
+    _, _, wrong = told.partition("\nWRONG: ")
+    lines = wrong.partition("\nagain: ")[0].strip().splitlines() or ["it did not end"]
+    is_exception = lines[0].startswith("Traceback")
+    return _ID.sub("…", lines[-1] if is_exception else lines[0])[:160]
 
 
 def run_tests(root: Path, name: str, nodes: list[str]) -> Verdict:

@@ -48,7 +48,6 @@ BUGS: Final = (
         "lease: timedelta = timedelta(seconds=60)",
         "lease: timedelta = timedelta(hours=1)",
         "A dead dispatcher keeps its deliveries for long.",
-        "integration/service/test_dispatch.py",
     ),
     Bug(
         "leases-are-taken",
@@ -59,7 +58,7 @@ BUGS: Final = (
         """\
               AND d.state = 'pending' FOR UPDATE SKIP LOCKED) free""",
         "Two that claim in the same instant both have the delivery (lesson 4).",
-        "integration/service/test_dispatch.py",
+        "integration/service/test_races.py::test_claims_of_the_same_instant_never_share_a_delivery",
     ),
     Bug(
         "a-redirect-is-a-success",

@@ -9,10 +9,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Final
+from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.domain.announcement import Reception
 from paywatch.domain.delivery import Answer
@@ -20,7 +23,7 @@ from paywatch.domain.ledger import Memo, Position
 from paywatch.errors import CursorMoved, InvalidInput
 from paywatch.service.dispatch import Limits
 from paywatch.service.settle import Order
-from paywatch.store import cursors
+from paywatch.store import cursors, outbox
 from paywatch.store.retry import in_transaction
 from support import NOW, START, Shop, closing, make_batch, make_credit
 from support.pages import TIP
@@ -332,3 +335,28 @@ async def test_dispatchers_that_share_the_work_post_each_delivery_once(arena: Ar
         assert {one.lost for one in rounds} == {0}
         done += sum(one.delivered for one in rounds)
     assert sorted(posted.values()) == [1] * 100
+
+
+async def test_claims_of_the_same_instant_never_share_a_delivery(arena: Arena) -> None:
+    """One that was claimed and committed after another claim had begun to look is not taken."""
+    credits_ = [make_credit(tx=n, memo=Memo.none()) for n in range(1, 401)]
+    await arena.settling(*credits_)
+    claimed: list[outbox.DeliveryKey] = []
+
+    async def claim(pool: AsyncEngine, number: int) -> None:
+        engine, rng = pool.execution_options(isolation_level="READ COMMITTED"), Random(number)
+        room, lease = outbox.Room(4, 1000), timedelta(minutes=1)
+        while True:
+            token = UUID(int=rng.getrandbits(128))
+            found = await in_transaction(
+                engine, partial(outbox.claim, room=room, token=token, now=NOW, lease=lease), rng=rng
+            )
+            if not found:
+                return
+            claimed.extend((one.event_id, one.endpoint_id) for one in found)
+
+    await asyncio.gather(*[claim(arena.pool(), n) for n in range(12)])
+    assert len(claimed) == len(set(claimed)) == len(credits_)
+    async with arena.shop.engine.begin() as conn:
+        over = NOW + timedelta(minutes=1)
+        assert len(await outbox.release_dead_leases(conn, over)) == len(credits_)
