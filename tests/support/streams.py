@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from paywatch.domain.ledger import Batch, Credit, Position
 from paywatch.service.follow import Follower
 from paywatch.service.network import NetworkReader
+from paywatch.service.settle import Order, Settled, Settler
 from support import batch_of, make_batch
 
 
@@ -43,8 +44,17 @@ class Streams:
         self._credits += credits_
         await self._tell()
 
+    def heard(self, settler: Settler) -> Settler:
+        """The same, whose settled batches `settled` waits for."""
+        return _Heard(**vars(settler), inner=settler, streams=self)
+
+    async def note_settled(self, account: str, upto: int) -> None:
+        """Remember how far an account is settled."""
+        self._settled[account] = upto
+        await self._tell()
+
     async def settled(self, account: str, upto: int) -> None:
-        """Wait until a follower of that account has settled up to there and asks for more."""
+        """Wait until a follower of that account, by a settler that is heard, has got that far."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._settled[account] >= upto)
 
@@ -61,7 +71,6 @@ class Streams:
                 batch = await self._next(account, after)
                 yield batch
                 after = batch.upto
-                self._settled[account] = after
         finally:
             self.open -= 1
 
@@ -80,3 +89,22 @@ class Streams:
     async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class _Heard(Settler):
+    """Settles by another one, and tells when a batch of a live stream is settled."""
+
+    inner: Settler = field(kw_only=True)
+    streams: Streams = field(kw_only=True)
+
+    async def settle(
+        self,
+        order: Order,
+        at_work: Callable[[], None] = lambda: None,
+        stop: asyncio.Event | None = None,
+    ) -> Settled:
+        settled = await self.inner.settle(order, at_work, stop)
+        if order.claim is not None and order.claim.account is not None:
+            await self.streams.note_settled(order.claim.account, order.batch.upto)
+        return settled

@@ -4,7 +4,9 @@ Killed at any record it goes on from there: the cursor moves in the transactions
 Credits that are known already change nothing.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
@@ -21,6 +23,7 @@ from paywatch.errors import (
     NetworkReset,
     NotFound,
 )
+from paywatch.service.ahead import read_ahead
 from paywatch.service.settle import Order, Settler
 from paywatch.store import cursors
 from paywatch.store.cursors import Cursor, backfill_stream
@@ -125,32 +128,42 @@ class Backfill:
         return claim
 
     async def _finish(self, claim: Cursor) -> BackfillReport:
-        """Settle page after page up to the end, then forget the cursor."""
+        """Settle page after page up to the end, reading one ahead, then forget the cursor."""
         began_at, read, found = claim.position, 0, 0
-        while claim.position != claim.end_position:
-            batch = await self._page(claim)
-            settled = await self.settler.settle(Order(batch, by=claim.stream, claim=claim))
-            read, found = read + batch.read, found + len(settled.outcomes)
-            claim = replace(claim, position=batch.upto)
-            progress = {"position": claim.position, "read": read, "found": found}
-            log.info("backfill", stream=claim.stream, **progress)
-            if batch.read == 0 and claim.position != claim.end_position:
-                # Whether there is more, only Horizon's later ledgers will say.
-                raise HorizonUnavailable(BEHIND, _nothing_more(claim))
+        async with aclosing(read_ahead(self._batches(claim), asyncio.Event())) as batches:
+            async for batch in batches:
+                settled = await self.settler.settle(Order(batch, by=claim.stream, claim=claim))
+                read, found = read + batch.read, found + len(settled.outcomes)
+                claim = replace(claim, position=batch.upto)
+                progress = {"position": claim.position, "read": read, "found": found}
+                log.info("backfill", stream=claim.stream, **progress)
         await self._in_transaction(lambda conn: cursors.close_backfill(conn, claim))
         return BackfillReport(claim.label, began_at, claim.position, read, found)
 
-    async def _page(self, claim: Cursor) -> Batch:
-        """Read one page, cut off at the backfill's end."""
-        end = claim.end_position
-        batch = await self.source.page(claim.label, claim.position)
-        if end is None or batch.upto <= end:
-            return batch
-        within = tuple(record for record in batch.records if record.operation_id <= end)
-        return replace(batch, records=within, upto=end, closed_at=None)
+    async def _batches(self, claim: Cursor) -> AsyncGenerator[Batch, None]:
+        """Read page after page up to the backfill's end, the last one cut off there.
+
+        Raises:
+            HorizonUnavailable: there is nothing more, and the end is not reached.
+        """
+        end, position = claim.end_position or claim.position, claim.position
+        while position != end:
+            batch = _within(await self.source.page(claim.label, position), end)
+            yield batch
+            position = batch.upto
+            if batch.read == 0 and position != end:
+                # Whether there is more, only Horizon's later ledgers will say.
+                raise HorizonUnavailable(BEHIND, _nothing_more(replace(claim, position=position)))
 
     async def _in_transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         return await in_transaction(self.engine, work, rng=self.rng)
+
+
+def _within(batch: Batch, end: Position) -> Batch:
+    if batch.upto <= end:
+        return batch
+    records = tuple(record for record in batch.records if record.operation_id <= end)
+    return replace(batch, records=records, upto=end, closed_at=None)
 
 
 def _nothing_more(claim: Cursor) -> str:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
-from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from paywatch.domain.ledger import Batch
 from paywatch.errors import CursorMoved, DatabaseAway, HorizonError, NotFound
+from paywatch.service.ahead import read_ahead
 from paywatch.service.elect import Election
 from paywatch.service.settle import Order, Settler
 from paywatch.service.standing import remedy
@@ -109,7 +109,8 @@ class Follower:
     async def follow(self, stream: Stream, over: asyncio.Event) -> None:
         """Take the stream over and settle its batches until `over` is set.
 
-        A batch that was begun is finished before it returns, unless the database is away.
+        While one batch is settled the next is read. A batch that was begun is finished before it
+        returns, unless the database is away.
 
         Raises:
             CursorMoved: another instance took the stream over.
@@ -118,7 +119,7 @@ class Follower:
         """
         claim = await self._claim(stream, over)
         self._state(stream, "catching_up")
-        async with aclosing(until(over, stream.batches(claim))) as batches:
+        async with aclosing(read_ahead(stream.batches(claim), over)) as batches:
             async for batch in batches:
                 order = Order(batch, by=claim.stream, claim=claim)
                 await self.settler.settle(order, lambda: self._retrying(stream), over)
@@ -165,26 +166,3 @@ def _state_of(batch: Batch) -> str:
     if batch.says_nothing:
         return "retrying"
     return "unfunded" if batch.unfunded else "live"
-
-
-async def until(
-    stop: asyncio.Event, batches: AsyncGenerator[Batch, None]
-) -> AsyncGenerator[Batch, None]:
-    """Yield from `batches` until `stop` is set: then the wait for the next one is cut off."""
-    stopping = asyncio.ensure_future(stop.wait())
-    tasks: list[asyncio.Future[Any]] = [stopping]
-    try:
-        while True:
-            coming = asyncio.ensure_future(anext(batches))
-            tasks[1:] = [coming]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done():
-                return
-            yield coming.result()
-    except StopAsyncIteration:
-        return
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await batches.aclose()

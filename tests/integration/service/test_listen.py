@@ -79,7 +79,7 @@ class Radio:
         follower = Follower(
             self.shop.engine,
             election_on(self.shop.engine, lambda: NOW, self.progress, rounds),
-            replace(self.shop.settler, rng=self.rng),
+            self.streams.heard(replace(self.shop.settler, rng=self.rng)),
             lambda: NOW,
             self.rng,
             self.metrics,

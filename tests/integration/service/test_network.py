@@ -104,7 +104,7 @@ class Town:
         return Follower(
             shop.engine,
             election,
-            shop.settler,
+            self.streams.heard(shop.settler),
             lambda: NOW,
             Random(1),
             shop.metrics,

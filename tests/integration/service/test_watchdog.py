@@ -115,7 +115,7 @@ class House:
         follower = Follower(
             self.shop.engine,
             election_on(self.shop.engine, self.clock, self.progress),
-            replace(self.settler, clock=self.clock),
+            self.source.ledger.heard(replace(self.settler, clock=self.clock)),
             self.clock,
             Random(1),
             self.shop.metrics,

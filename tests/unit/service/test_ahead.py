@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from paywatch.domain.ledger import Batch
-from paywatch.service.follow import until
+from paywatch.domain.ledger import Batch, Position
+from paywatch.service.ahead import read_ahead
 from paywatch.service.waiting import unless, wait_for
 from support import batch_of
 
@@ -38,7 +38,7 @@ class Source:
 
 
 async def collect(stop: asyncio.Event, source: Source, into: list[Batch]) -> None:
-    async with aclosing(until(stop, source.batches())) as batches:
+    async with aclosing(read_ahead(source.batches(), stop)) as batches:
         while (batch := await anext(batches, None)) is not None:
             into.append(batch)
 
@@ -66,12 +66,45 @@ async def test_a_stop_cuts_the_wait_off() -> None:
 
 async def test_after_a_stop_nothing_more_is_begun() -> None:
     stop, source, got = asyncio.Event(), Source([*BATCHES]), list[Batch]()
-    async with aclosing(until(stop, source.batches())) as batches:
+    async with aclosing(read_ahead(source.batches(), stop)) as batches:
         async for batch in batches:
             got.append(batch)
             stop.set()
     assert got == BATCHES[:1]
     assert source.closed
+
+
+async def test_while_one_batch_is_worked_on_the_next_one_is_read_and_no_more() -> None:
+    read, source = list[Position](), Source([*BATCHES])
+
+    async def batches() -> AsyncGenerator[Batch, None]:
+        async with aclosing(source.batches()) as found:
+            async for batch in found:
+                read.append(batch.upto)
+                yield batch
+
+    seen: list[int] = []
+    async with aclosing(read_ahead(batches(), asyncio.Event())) as ahead:
+        async for batch in ahead:
+            for _ in range(10):  # turns of the loop: all that could be read by then is
+                await asyncio.sleep(0)
+            seen.append(read.index(batch.upto) - len(read))
+    assert seen == [-2, -2, -1]
+
+
+async def test_what_comes_before_an_error_is_worked_on_first() -> None:
+    source, worked_on = Source([BATCHES[0], RuntimeError("a bug")]), list[Batch]()
+
+    async def work() -> None:
+        async with aclosing(read_ahead(source.batches(), asyncio.Event())) as ahead:
+            async for batch in ahead:
+                while not source.closed:  # noqa: ASYNC110 - by its error; it tells nobody
+                    await asyncio.sleep(0)
+                worked_on.append(batch)
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await work()
+    assert worked_on == BATCHES[:1]
 
 
 async def test_an_error_of_the_source_is_raised_and_cleans_up() -> None:
@@ -85,7 +118,7 @@ async def test_an_error_of_the_reader_closes_the_source() -> None:
     source = Source([*BATCHES], waits=True)
 
     async def read() -> None:
-        async with aclosing(until(asyncio.Event(), source.batches())) as batches:
+        async with aclosing(read_ahead(source.batches(), asyncio.Event())) as batches:
             async for _ in batches:
                 raise ZeroDivisionError
 
