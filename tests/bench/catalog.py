@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Final
 
-from bench import deliveries, filtering, settling
+from bench import deliveries, filtering, large_tables, memory, settling
 from bench.benchmark import Benchmark
 
 BENCHMARKS: Final[Sequence[Benchmark]] = (
     settling.BENCHMARK,
     deliveries.BENCHMARK,
     filtering.BENCHMARK,
+    large_tables.BENCHMARK,
+    memory.BENCHMARK,
 )

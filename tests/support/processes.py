@@ -17,9 +17,18 @@ class Seen:
 def look_at(pid: int, port: int) -> Seen:
     """Look at a process and its connections to a port of this machine."""
     process = Path(f"/proc/{pid}")
-    [resident] = [line for line in (process / "status").read_text().splitlines()
-                  if line.startswith("VmRSS:")]  # fmt: skip
-    return Seen(int(resident.split()[1]) / 1024, len(_sockets(process) & _connected(process, port)))
+    return Seen(_mib(process, "VmRSS"), len(_sockets(process) & _connected(process, port)))
+
+
+def peak_mib(pid: int) -> float:
+    """Tell the most memory that a process ever had resident."""
+    return _mib(Path(f"/proc/{pid}"), "VmHWM")
+
+
+def _mib(process: Path, name: str) -> float:
+    lines = (process / "status").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith(f"{name}:")]
+    return int(line.split()[1]) / 1024
 
 
 def _sockets(process: Path) -> set[str]:
