@@ -9,6 +9,7 @@ against the ledger.
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -62,6 +63,7 @@ def main() -> None:
         options.faults,
         expires_in=timedelta(seconds=options.expire),
     )
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # the merchant's resets
     with open_cluster() as cluster:
         report = asyncio.run(run(cluster.create("soak"), plan, options.seed))
     show(report)

@@ -9,7 +9,7 @@ from support.soak_report import Report
 from support.soaking import Plan, open_soak
 
 PLAN = Plan(
-    minutes=0.2,
+    minutes=0.15,
     rate=10,
     fault_rate=0.05,
     kill_every_s=2,

@@ -22,8 +22,9 @@ import psycopg
 
 from paywatch import config
 from paywatch.cli.running import open_house
-from paywatch.sim import Answer, Fault, FaultRule, FaultSettings, Merchant
+from paywatch.sim import Fault, FaultRule, FaultSettings
 from support.commands import answer
+from support.moody import Moody
 from support.program import Program, running
 from support.site import Site, open_site
 from support.soak_samples import Sample, Sampler
@@ -37,16 +38,6 @@ _MOMENTS: Final = {
     Fault.HANG: 0.1,  # each costs seconds: as rare among the others as it is in the world
     Fault.DELAY: 2.0,
 }
-_ANSWERS: Final = (
-    Answer(status=500),
-    Answer(status=503, headers={"Retry-After": "1"}),
-    Answer(status=429, headers={"Retry-After": "2"}),
-    Answer(status=302, headers={"Location": "/elsewhere"}),
-    Answer(status=404, padding=200_000),
-    Answer(reset=True),
-    Answer(delay_s=2.0),
-    Answer(hang=True),
-)
 _KILL = """
 SELECT pg_terminate_backend(pid) FROM (
     SELECT pid FROM pg_stat_activity
@@ -86,29 +77,6 @@ class Plan:
     kill_every_s: float = 45.0
     expires_in: timedelta = timedelta(seconds=60)
     sample_s: float = 5.0
-
-
-class Moody(Merchant):
-    """A merchant whose server fails now and then, and who counts what came."""
-
-    def __init__(self, rng: Random, fault_rate: float) -> None:
-        super().__init__()
-        self._rng = rng
-        self.fault_rate = fault_rate
-        self.got: Counter[str] = Counter()  # by webhook id
-        self.faults = 0
-
-    def _next_answer(self, path: str) -> Answer:
-        self.note()
-        if self._rng.random() < self.fault_rate:
-            self.faults += 1
-            return self._rng.choice(_ANSWERS)
-        return super()._next_answer(path)
-
-    def note(self) -> None:
-        """Count what came, and forget it."""
-        self.got.update(webhook.id for webhook in self.received)
-        self.received.clear()
 
 
 @dataclass
@@ -255,7 +223,7 @@ class Soak:
         self.merchant.note()
         events: list[UUID] = await self._column("SELECT id FROM events")
         lost = {str(id_) for id_ in events} ^ self.merchant.got.keys()
-        self._require(not lost, f"{len(lost)} events that never came, or came from nowhere")
+        self._require(not lost, f"{len(lost)} events that were never taken, or are of nobody")
         held = sum(must.held for must in due.values())
         unnamed = sum(sent.session is None for sent in self.traffic.sent)
         self._require(len(events) == len(due) + held + unnamed, f"{len(events)} events")
