@@ -1,7 +1,9 @@
 """Any text as each field: a value that is written back the same, or an error of ours."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, Final
 
 from fuzz.target import Target, real_records
@@ -19,6 +21,7 @@ from paywatch.errors import InvalidInput, RecordError
 from paywatch.horizon import fields
 from paywatch.horizon.memos import read_memo
 
+_ZONE: Final = re.compile(r"(Z|[+-]\d\d(:?\d\d(:?\d\d([.,]\d+)?)?)?)\Z")
 _REFUSALS: Final = (InvalidInput, RecordError)
 
 
@@ -82,7 +85,8 @@ def _fields(text: str) -> None:
         with suppress(RecordError):
             read(one, "x")
     with suppress(RecordError):
-        assert fields.read_time(one, "x").utcoffset() is not None
+        assert fields.read_time(one, "x").utcoffset() == timedelta(0)
+        assert _ZONE.search(text), "a time of nowhere is taken for one here"
     with suppress(RecordError):
         assert 0 <= fields.read_uint64(one, "x") <= MAX_UINT64
     with suppress(RecordError):
@@ -107,7 +111,8 @@ def _seeds() -> tuple[bytes, ...]:
     }
     muxed = "MAAAAAAAAAAAAAB7BQ2L7E5NBWMXDUCMZSIPOBKRDSBYVLMXGSSKF6YNPIB7Y77ITLVL6"
     account = "GA7QYNF7SOWQ3GLR2BGMZEHXAVIRZA4KVWLTJJFC7MGXUA74P7UJVSGZ"
-    odd = ("1" * 39 + ".0000001", "-1", "\uff11", "1e3", "2026-11-21T24:00:00+99:99", "0001-01-01",
+    odd = ("1" * 39 + ".0000001", "-1", "\uff11", "1e3", "2026-11-21T24:00:00+99:99",
+           "2026-11-21T12:00:00", "20261121T12-07", "0001-01-01",
            f"{account} {muxed}", "", "18446744073709551616", "00", f"USDC:{account}")  # fmt: skip
     return tuple(text.encode() for text in (*sorted(texts), *odd))
 
