@@ -72,15 +72,20 @@ def write_bare(url: str, batches: Sequence[Rows], ends: Sequence[Position]) -> f
     with psycopg.connect(url) as conn:
         began = time.perf_counter()
         for rows, end in zip(batches, ends, strict=True):
-            with conn.transaction(), conn.cursor() as cursor:
-                cursor.execute("UPDATE cursors SET position = %s", [int(end)])
-                columns = map(list, zip(*rows["checkout_sessions"], strict=True))
-                cursor.execute(_UPDATE, [NOW, *columns])
-                for table, names in WRITTEN.items():
-                    with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
-                        for row in rows[table]:
-                            copy.write_row(row)
+            write_batch(conn, rows, end)
         return time.perf_counter() - began
+
+
+def write_batch(conn: psycopg.Connection[Any], rows: Rows, end: Position) -> None:
+    """Write the rows of one batch, in a transaction."""
+    with conn.transaction(), conn.cursor() as cursor:
+        cursor.execute("UPDATE cursors SET position = %s", [int(end)])
+        columns = map(list, zip(*rows["checkout_sessions"], strict=True))
+        cursor.execute(_UPDATE, [NOW, *columns])
+        for table, names in WRITTEN.items():
+            with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+                for row in rows[table]:
+                    copy.write_row(row)
 
 
 def settle_naively(url: str, credits_: Sequence[Credit]) -> float:

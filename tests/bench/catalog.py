@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
-from bench import deliveries, filtering, large_tables, memory, settling
+from bench import deliveries, filtering, large_tables, latency, memory, settling
 from bench.benchmark import Benchmark
 
 BENCHMARKS: Final[Sequence[Benchmark]] = (
     settling.BENCHMARK,
+    latency.BENCHMARK,
     deliveries.BENCHMARK,
     filtering.BENCHMARK,
     large_tables.BENCHMARK,

@@ -16,6 +16,7 @@ from typing import Final
 import psycopg
 
 from bench.benchmark import Benchmark
+from bench.daemon import running_daemon
 from bench.machine import describe
 from bench.prepared import Prepared, durable_cluster
 from bench.receiver import Receiver, receiving
@@ -28,7 +29,7 @@ from paywatch.store.engine import create_engine
 from paywatch.webhooks.sealing import Vault
 from support import make_credit, make_session
 from support.outbox import enqueue, merchant
-from support.site import KEY, environ_of
+from support.site import KEY
 
 OURS, LOOP, PROCRASTINATE = "paywatch", "the bare loop", "procrastinate"
 ABOUTS = {
@@ -78,7 +79,7 @@ class Bench:
 
     def _dispatch(self) -> float:
         with self.ours.copy() as url:
-            with _daemon(url, self.body.with_name("log")):
+            with running_daemon(url, self.body.with_name("log"), "--role", "dispatch"):
                 rate = self._rate(self.count)
             _require(url, _DELIVERED, (self.count,) * 3)
         return rate
@@ -109,26 +110,6 @@ def _running(*command: str) -> Iterator[None]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: S603 - our own command
         yield
         assert process.wait(60) == 0, f"{command[:3]} has failed"
-
-
-@contextmanager
-def _daemon(url: str, log: Path) -> Iterator[None]:
-    """Run a daemon that delivers, as an operator would; stopped behind the block."""
-    settings = {
-        "PAYWATCH_DATABASE_URL": url,
-        "PAYWATCH_SECRET_KEY": KEY,
-        "PAYWATCH_HTTP_PORT": "0",
-        "PAYWATCH_ALLOW_PRIVATE_WEBHOOKS": "true",
-        "PAYWATCH_LOG_FORMAT": "json",
-    }
-    command = [sys.executable, "-m", "paywatch", "run", "--role", "dispatch"]
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(command, env=environ_of(settings), stderr=stderr) as process,  # noqa: S603 - our own command
-    ):
-        yield
-        process.terminate()
-        assert process.wait(60) == 0, log.read_text()[-2000:]
 
 
 def _require(url: str, question: str, answer: tuple[int, ...]) -> None:

@@ -57,11 +57,12 @@ class Recorded:
         return found
 
 
-async def record(payments: int) -> Recorded:
+async def record(payments: int, a_ledger: int = A_LEDGER) -> Recorded:
     """Close ledgers with so many payments to one account, and read all of them.
 
     Args:
         payments: a multiple of PAGE: the last page is full, too.
+        a_ledger: payments in each.
     """
     settings = NetworkSettings(started_at=datetime(2026, 11, 1, tzinfo=UTC))
     async with SimNetwork(settings) as network, aiohttp.ClientSession() as http:
@@ -70,7 +71,7 @@ async def record(payments: int) -> Recorded:
         begin = Position.after_ledger(latest.sequence)
         for number in range(1, payments + 1):
             network.submit(network.root.pay(account, AMOUNT_TEXT, memo=IdMemo(number)))
-            if number % A_LEDGER == 0 or number == payments:
+            if number % a_ledger == 0 or number == payments:
                 await network.close_ledger()
 
         async def get(path: str, **query: str) -> bytes:
