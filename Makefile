@@ -16,6 +16,8 @@ OUTAGE_ARGS ?=
 SOAK_ARGS ?=
 FUZZ_ARGS ?=
 FUZZ := .fuzz
+SEEDS ?= 0-19
+SIM_ARGS ?=
 
 PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -23,8 +25,8 @@ PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extra
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint format docs bench takeover backfill-kills crowd outage soak \
-	fuzz lock wheel clean
+.PHONY: help setup demo test check sim lint format docs bench takeover backfill-kills crowd outage \
+	soak fuzz lock wheel clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +51,9 @@ test: $(STAMP) ## Run all tests, on an embedded PostgreSQL (TEST_ARGS='-k name')
 	$(BIN)/pytest -n auto $(TEST_ARGS)
 
 check: lint test ## What has to pass before a change is made: lint, types, layers, tests
+
+sim: $(STAMP) ## Simulate seeds of everything that can go wrong (SEEDS=0-99 SIM_ARGS=--twice)
+	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS) $(SIM_ARGS)
 
 lint: $(STAMP) ## Check style, types and the layers between modules
 	$(BIN)/ruff check

@@ -102,6 +102,7 @@ class Merchant:
         self._host = host
         self._port = port
         self.default = Answer()
+        self.answer_by: Callable[[ReceivedWebhook], Answer] | None = None  # instead of the queue
         self.received: EventLog[ReceivedWebhook] = EventLog()
         self._script: deque[tuple[str, Answer]] = deque()
         self._runner: web.AppRunner | None = None
@@ -138,8 +139,10 @@ class Merchant:
     async def _receive(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        answer = self._next_answer(request.path)
-        self.received.append(ReceivedWebhook(request.path, headers, body))
+        webhook = ReceivedWebhook(request.path, headers, body)
+        answer_by = self.answer_by
+        answer = answer_by(webhook) if answer_by else self._next_answer(request.path)
+        self.received.append(webhook)
         await asyncio.sleep(answer.delay_s)
         if answer.reset and request.transport is not None:
             request.transport.abort()

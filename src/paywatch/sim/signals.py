@@ -12,7 +12,7 @@ class Signal:
     """Wakes everybody who waits; they look for themselves whether it was for them."""
 
     def __init__(self) -> None:
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}  # in the order of their coming
 
     def notify(self) -> None:
         """Wake everybody."""
@@ -24,11 +24,11 @@ class Signal:
         """Wait until `condition()` is true, and give what it gave. Bound it by a time limit."""
         while not (found := condition()):
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
+            self._waiters[waiter] = None
             try:
                 await waiter
             finally:
-                self._waiters.discard(waiter)
+                del self._waiters[waiter]
         return found
 
 

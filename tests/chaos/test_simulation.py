@@ -1,0 +1,97 @@
+"""Seeds of the simulation; more of them by a command: `make sim`. The checks are checked, too."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from simulation.jobs import TEMPLATE, prepare
+from simulation.plan import draw
+from simulation.run import simulate
+from support.databases import Cluster, open_cluster
+
+TESTS = Path(__file__).parents[1]
+
+
+def run_seeds(*arguments: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environ = os.environ | {"PYTHONPATH": paths, "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-m", "simulation", *arguments]
+    return subprocess.run(  # noqa: S603 - ourselves
+        command, env=environ, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.timeout(900)
+def test_what_must_hold_holds_whatever_goes_wrong() -> None:
+    ended = run_seeds("--seeds", "0-19")
+    assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
+
+
+@pytest.mark.timeout(600)
+def test_the_same_seed_is_the_same_run() -> None:
+    ended = run_seeds("--seeds", "101,102", "--twice")
+    assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
+
+
+def test_most_kinds_of_faults_are_off_in_most_seeds_and_all_are_drawn() -> None:
+    plans = [draw(seed) for seed in range(200)]
+    met = [fault for plan in plans for fault, _, _ in plan.horizon_faults]
+    assert len(set(met)) == 14
+    assert 0.05 < sum(plan.is_calm for plan in plans) / 200 < 0.3
+    assert 0.2 < sum(bool(plan.troubles.crash) for plan in plans) / 200 < 0.5
+    assert draw(7) == draw(7)
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[Cluster]:
+    with open_cluster() as cluster:
+        prepare(cluster)
+        yield cluster
+
+
+# What a broken program would do, done to its rows behind its back.
+SABOTAGE = {
+    "an_unmatched_credit_is_lost": (
+        "BEFORE INSERT ON credits",
+        "IF NEW.outcome = 'unmatched' THEN RETURN NULL; END IF",
+        "it is no credit",
+    ),
+    "a_credit_is_a_stroop_short": (
+        "BEFORE INSERT ON credits",
+        "NEW.amount := NEW.amount + 1",
+        "on the ledger",
+    ),
+    "an_event_has_another_id_each_time": (
+        "BEFORE INSERT ON events",
+        "NEW.id := gen_random_uuid()",
+        "invariant an_event_is_its_sessions_or_credits",
+    ),
+    "a_delivery_counts_as_made_before_it_is": (
+        "BEFORE INSERT ON deliveries",
+        "NEW.state := 'delivered'; NEW.ended_at := NEW.due_at",
+        "invariant a_delivery_is_what_its_attempts_made_it",
+    ),
+    "what_is_late_is_called_a_duplicate": (
+        "BEFORE INSERT ON credits",
+        "IF NEW.outcome = 'wrong_asset' THEN NEW.outcome := 'late'; END IF",
+        "invariant an_outcome_fits_its_session",
+    ),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_the_checks_see(prepared: Cluster, name: str) -> None:
+    when, what, problem = SABOTAGE[name]
+    url = prepared.copy(TEMPLATE, name)
+    with psycopg.connect(url, autocommit=True) as conn:
+        body = f"BEGIN {what}; RETURN NEW; END"
+        conn.execute(f"CREATE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+        conn.execute(f"CREATE TRIGGER sabotage {when} FOR EACH ROW EXECUTE FUNCTION sabotage()")
+    result = simulate(1, url)
+    assert any(problem in found for found in result.wrong), result.wrong
