@@ -56,10 +56,15 @@ def prepared() -> Iterator[Cluster]:
 
 # What a broken program would do, done to its rows behind its back.
 SABOTAGE = {
-    "an_unmatched_credit_is_lost": (
+    "a_credit_is_lost": (
+        "AFTER INSERT ON credits",
+        "DELETE FROM credits WHERE operation_id = NEW.operation_id AND NEW.outcome = 'applied'",
+        "it is no credit",
+    ),
+    "settling_never_gets_on": (
         "BEFORE INSERT ON credits",
         "IF NEW.outcome = 'unmatched' THEN RETURN NULL; END IF",
-        "it is no credit",
+        "ended by itself",
     ),
     "a_credit_is_a_stroop_short": (
         "BEFORE INSERT ON credits",

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from simulation.jobs import Job, prepare, say
 from simulation.run import Result
@@ -34,7 +35,11 @@ def _run_all(cluster: Cluster, options: argparse.Namespace) -> Iterator[list[Res
     """Each in a process of its own, begun anew: nothing of one is left in the next."""
     turns = (1, 2) if options.twice else (1,)
     context = multiprocessing.get_context("spawn" if options.twice else "fork")
-    jobs = [Job(cluster, seed, turn, options.steps) for seed in options.seeds for turn in turns]
+    jobs = [
+        Job(cluster, seed, turn, options.steps, options.traces)
+        for seed in options.seeds
+        for turn in turns
+    ]
     with context.Pool(options.jobs, maxtasksperchild=1) as pool:
         results = pool.imap(Job.run, jobs, chunksize=1)
         for _ in options.seeds:
@@ -70,6 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=_seeds, default=_seeds("0-19"), help="7, 0-99 or 1,5,9-12")
     parser.add_argument("--jobs", type=int, default=2, help="seeds at the same time")
     parser.add_argument("--steps", action="store_true", help="print every step")
+    parser.add_argument("--traces", type=Path, help="a directory for whole traces")
     parser.add_argument("--twice", action="store_true", help="run each twice, compare the digests")
     return parser.parse_args()
 

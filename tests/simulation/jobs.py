@@ -1,7 +1,10 @@
 """One run of a seed, in a process and on a database of its own."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from traceback import format_exc
 from typing import Final
 
@@ -28,23 +31,38 @@ def prepare(cluster: Cluster) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a seed."""
+    """One run of a seed.
+
+    Attributes:
+        steps: print every line of the trace.
+        traces: a directory to write the whole trace into.
+    """
 
     cluster: Cluster
     seed: int
     turn: int = 1
     steps: bool = False
+    traces: Path | None = None
 
     def run(self) -> Result:
         """Run it on a fresh database."""
         name = f"seed_{self.seed}_{self.turn}"
         url = self.cluster.copy(TEMPLATE, name)
         try:
-            return simulate(self.seed, url, say if self.steps else lambda _: None)
+            with self._shown() as show:
+                return simulate(self.seed, url, show)
         except Exception:  # noqa: BLE001 # the next seed goes on
             return Result(self.seed, "-", 0, 0, 0, 0, 0, {}, 0.0, 0.0, [format_exc()])
         finally:
             self.cluster.drop(name)
+
+    @contextmanager
+    def _shown(self) -> Iterator[Callable[[str], None]]:
+        if self.traces is None:
+            yield say if self.steps else lambda _: None
+            return
+        with (self.traces / f"{self.seed}.{self.turn}").open("w") as file:
+            yield lambda line: print(line, file=file)
 
 
 def say(text: str) -> None:

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import waiting
 from psycopg.pq import TransactionStatus
 
+from paywatch.store import leadership
 from simulation.attempt import Attempt, finish
 from simulation.process import Process, current
 from simulation.steps import Gen, Kind, Step, Trouble, describe, is_local, may_write
@@ -98,7 +99,7 @@ class Gate:
         connection = cast("Any", psycopg.AsyncConnection)
         waits = cast("Any", waiting)
         before = connection.wait, connection.connect, connection.close, waits.wait_conn_async
-        connect = connection.connect
+        connect, cut_off = connection.connect, leadership._cut_off
 
         async def connect_now(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ASYNC109 # psycopg's signature
             return waiting.wait_conn(gen, interval, timeout)
@@ -118,9 +119,11 @@ class Gate:
             close_gated,
             connect_now,
         )
+        leadership._cut_off = self._cut_off
         try:
             yield
         finally:
+            leadership._cut_off = cut_off
             for link in list(self._blocked):
                 self._let_go(link)
             connection.wait, connection.connect, connection.close, waits.wait_conn_async = before
@@ -148,6 +151,21 @@ class Gate:
             link.conn.pgconn.finish()
             self._gone(link)
         self._released()
+
+    def _cut_off(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """Do as `leadership._cut_off`, but let the server know at once; the frozen do it later."""
+        link = self._links.get(conn.pgconn.backend_pid) if conn.pgconn.status == 0 else None
+        if link is None or link.process is None or link.process.is_dead:
+            return
+        if link.process.frozen_until > self._loop.time():
+            self._loop.call_at(link.process.frozen_until, self._cut_off, conn)
+            return
+        self._note(link, "cuts a silent server off")
+        if link in self._blocked:  # its server process looks at nobody while it waits
+            self._let_go(link)
+            self._terminate(link)
+        else:
+            self._break(link)
 
     # a round trip
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from random import Random
 from typing import Final
 
-from paywatch.errors import PaywatchError
+from paywatch.service.watchdog import NothingHelps
 from simulation.book import Diary
 from simulation.instance import Instance
 from simulation.plan import Plan
@@ -83,11 +83,7 @@ class DatabaseTroubles:
 
 
 class Supervisor:
-    """Starts what has ended, as systemd does, and lets troubles happen.
-
-    Attributes:
-        lawful: errors that a daemon may end itself by.
-    """
+    """Starts what has ended, as systemd does, and lets troubles happen."""
 
     def __init__(self, plan: Plan, town: Town, database: DatabaseTroubles, diary: Diary) -> None:
         self.instances: list[Instance] = []
@@ -176,7 +172,7 @@ class Supervisor:
 
 
 def _is_lawful(error: BaseException) -> bool:
-    """Whether it is of the errors that a daemon raises to be started again."""
+    """Whether it is the one error that a daemon raises to be started again."""
     if isinstance(error, BaseExceptionGroup):
         return all(_is_lawful(inner) for inner in error.exceptions)
-    return isinstance(error, PaywatchError)
+    return isinstance(error, NothingHelps)
