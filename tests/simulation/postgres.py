@@ -152,13 +152,17 @@ class Gate:
             self._gone(link)
         self._released()
 
-    def _cut_off(self, conn: psycopg.AsyncConnection[Any]) -> None:
+    def _cut_off(self, connection: Any) -> None:
         """Do as `leadership._cut_off`, but let the server know at once; the frozen do it later."""
-        link = self._links.get(conn.pgconn.backend_pid) if conn.pgconn.status == 0 else None
+        link = (
+            self._links.get(connection.pgconn.backend_pid)
+            if connection.pgconn.status == 0
+            else None
+        )
         if link is None or link.process is None or link.process.is_dead:
             return
         if link.process.frozen_until > self._loop.time():
-            self._loop.call_at(link.process.frozen_until, self._cut_off, conn)
+            self._loop.call_at(link.process.frozen_until, self._cut_off, connection)
             return
         self._note(link, "cuts a silent server off")
         if link in self._blocked:  # its server process looks at nobody while it waits
