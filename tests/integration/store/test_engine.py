@@ -74,6 +74,30 @@ async def test_connections_of_a_restarted_server_are_replaced_unnoticed(
             assert (await conn.execute(text("SELECT 1"))).scalar_one() == 1
 
 
+async def test_a_connection_that_leaves_the_pool_costs_no_round_trip(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """A settlement that is told of takes three of them; live, each millisecond is seen."""
+    asked = "SELECT query_start FROM pg_stat_activity WHERE pid = %s"
+    async with engine.connect() as conn:
+        pid = (await conn.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    with psycopg.connect(database_url, autocommit=True) as other:
+        before = other.execute(asked, [pid]).fetchone()
+        async with engine.connect():
+            assert other.execute(asked, [pid]).fetchone() == before
+
+
+async def test_the_connection_that_came_back_last_leaves_first(engine: AsyncEngine) -> None:
+    async with AsyncExitStack() as pool:
+        for _ in range(3):
+            await pool.enter_async_context(engine.connect())
+    pids = set()
+    for _ in range(3):
+        async with engine.connect() as conn:
+            pids.add((await conn.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+    assert len(pids) == 1
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
 def test_a_postgresql_url_is_taken_as_it_is_written(scheme: str) -> None:
     url = sqlalchemy_url(f"{scheme}://me:p%40ss@db.example:5433/pay?sslmode=require")
