@@ -4,7 +4,7 @@ import select
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -33,6 +33,13 @@ _CONNECT: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
+
+OWN_PLAN: Final = text("SET LOCAL plan_cache_mode = force_custom_plan")
+"""For what is asked since a moment, before it is, in the same transaction.
+
+From the sixth execution on a connection PostgreSQL may take one plan for any moment, which expects
+a third of all rows and reads whole tables; with a LIMIT that looks cheap.
+"""
 
 
 def sqlalchemy_url(database_url: str) -> URL:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.store.credits import HISTORY_SQL
 from paywatch.store.cursors import FOLLOWED_SQL
+from paywatch.store.engine import OWN_PLAN
 
 LEASE_GRACE: Final = timedelta(minutes=10)
 SHOWN: Final = 100  # violations of one kind that are listed; one is enough to alarm
@@ -183,6 +184,7 @@ async def find_violations(
         since: check only what changed from then on; everything if not given.
     """
     await conn.execute(_PATIENCE)
+    await conn.execute(OWN_PLAN)
     found: list[Violation] = []
     for name, statement in INVARIANTS.items():
         parameters: dict[str, object] = {}
