@@ -278,6 +278,11 @@ def test_the_embedded_transaction_must_be_the_operations() -> None:
         (USDC | {"asset_code": "US DC"}, "asset_code"),
         ({"created_at": "2026-08-01T10:00:00"}, "created_at"),
         ({"created_at": "yesterday"}, "created_at"),
+        # What Python takes for a time and RFC 3339 does not.
+        ({"created_at": "2026-W31-6T10:00:00Z"}, "created_at"),
+        ({"created_at": "20260801T10-0184467440737095516"}, "created_at"),
+        ({"created_at": "2026-08-01T10Z"}, "created_at"),
+        ({"created_at": "2026-08-01 10:00:00Z"}, "created_at"),
         ({"transaction_successful": "true"}, "transaction_successful"),
         ({"transaction_hash": "xyz"}, "transaction_hash"),
         ({"transaction": tx(memo_type="love")}, "memo_type"),
