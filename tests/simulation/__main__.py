@@ -21,13 +21,17 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "simulation", *sys.argv[1:]])  # noqa: S606 # ourselves
     bad = 0
     met: Counter[str] = Counter()
+    came: Counter[str] = Counter()
     with open_cluster() as cluster:
         prepare(cluster)
         for results in _run_all(cluster, options):
             bad += not _tell(results)
             met.update(results[0].met)
-    total = ", ".join(f"{kind} {count}" for kind, count in sorted(met.items()))
-    say(f"{len(options.seeds)} seeds, {bad} of them wrong; faults met: {total or 'none'}")
+            came.update(results[0].came)
+            if bad and options.until_wrong:
+                break
+    say(f"{len(options.seeds)} seeds, {bad} of them wrong; faults met: {_counts(met)}")
+    say(f"came: {_counts(came)}")
     sys.exit(bool(bad))
 
 
@@ -61,6 +65,10 @@ def _tell(results: list[Result]) -> bool:
     return same and not first.wrong
 
 
+def _counts(of: Counter[str]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(of.items())) or "none"
+
+
 def _seeds(text: str) -> list[int]:
     """Read `7` or `0-99` or `1,5,9-12`."""
     found: list[int] = []
@@ -76,6 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="seeds at the same time")
     parser.add_argument("--steps", action="store_true", help="print every step")
     parser.add_argument("--traces", type=Path, help="a directory for whole traces")
+    parser.add_argument("--until-wrong", action="store_true", help="end at the first that is")
     parser.add_argument("--twice", action="store_true", help="run each twice, compare the digests")
     return parser.parse_args()
 

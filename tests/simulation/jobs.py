@@ -52,7 +52,7 @@ class Job:
             with self._shown() as show:
                 return simulate(self.seed, url, show)
         except Exception:  # noqa: BLE001 # the next seed goes on
-            return Result(self.seed, "-", 0, 0, 0, 0, 0, {}, 0.0, 0.0, [format_exc()])
+            return Result(self.seed, "-", 0, 0, 0, 0, 0, {}, 0.0, 0.0, wrong=[format_exc()])
         finally:
             self.cluster.drop(name)
 

@@ -16,6 +16,8 @@ OFF: Final = 0.6  # the share of seeds in which one kind of fault never happens
 CALM: Final = 0.08  # the share of seeds in which nothing goes wrong at all
 LEDGER_S: Final = 5
 
+WORDS: Final = ("announce", "apply", "return", "resend", "enable", "change_policy")
+
 HorizonKind = Literal["well", "lagging", "short", "foreign"]
 
 
@@ -97,6 +99,7 @@ class Plan:
     listen_mode: Literal["account", "network"]
     horizons: tuple[HorizonPlan, ...]
     haste: float  # actions of customers and merchants between two ledgers
+    words: tuple[str, ...]  # the kinds of things that merchants say
     recover_interval_s: int
     processing_s: int
     audit_interval_s: int
@@ -139,6 +142,7 @@ class Plan:
             [
                 f"seed {self.seed}: {self.minutes} min, {how}, {self.haste:.1f} actions a ledger",
                 f"{seconds}, audit {self.audit_interval_s} s; Horizons: {horizons}",
+                f"words: {', '.join(self.words) or 'none'}",
                 *merchants,
                 f"Horizon: {', '.join(faults) or 'no faults'}",
                 f"database: {_told(self.database)}",
@@ -177,12 +181,13 @@ def draw(seed: int) -> Plan:
     mode: Literal["account", "network"] = rng.choice(("account", "account", "network"))
     return Plan(
         seed=seed,
-        minutes=rng.choice((3, 4, 5, 5, 6, 8, 12)),
+        minutes=rng.choice((2, 3, 3, 4, 4, 5, 8)),
         merchants=tuple(_merchant(rng, number) for number in range(rng.choice((1, 1, 2, 3)))),
         instances=rng.choice((1, 1, 2)),
         listen_mode=mode,
         horizons=_horizons(rng, calm=calm),
-        haste=rng.uniform(0.3, 2.5),
+        haste=rng.uniform(0.5, 4.0),
+        words=tuple(kind for kind in WORDS if rng.random() < 0.45),
         recover_interval_s=rng.choice((10, 30, 60)),
         processing_s=rng.choice((10, 60, 300)),
         audit_interval_s=rng.choice((60, 60, 120)),

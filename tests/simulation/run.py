@@ -43,9 +43,10 @@ class Result:
     payments: int
     sessions: int
     webhooks: int
-    met: dict[str, int]
+    met: dict[str, int]  # faults, by kind
     virtual_s: float
     real_s: float
+    came: dict[str, int] = field(default_factory=dict)  # sessions and credits, by what became
     wrong: list[str] = field(default_factory=list)
     tail: list[str] = field(default_factory=list)
     plan: str = ""
@@ -89,12 +90,20 @@ async def _play(
         async with open_world(plan, Kernel(loop, gate, wire, diary, url, conn)) as world:
             await world.run()
         reaper.cancel()
-        return _result(world, _dump(conn))
+        return _result(world, conn)
 
 
-def _result(world: World, rows: str) -> Result:
+_CAME: Final = """
+SELECT 'session ' || concat_ws(' ', status, paid_how), count(*) FROM checkout_sessions GROUP BY 1
+UNION ALL
+SELECT 'credit ' || outcome || coalesce(' was ' || held_as, ''), count(*) FROM credits GROUP BY 1
+UNION ALL
+SELECT 'delivery ' || state, count(*) FROM deliveries GROUP BY 1"""
+
+
+def _result(world: World, conn: psycopg.Connection[Any]) -> Result:
     diary, trace = world.diary, world.diary.trace
-    trace.note("world", f"rows {rows}")
+    trace.note("world", f"rows {_dump(conn)}")
     return Result(
         seed=world.plan.seed,
         digest=trace.digest,
@@ -106,6 +115,7 @@ def _result(world: World, rows: str) -> Result:
         met=dict(diary.met),
         virtual_s=world.loop.time() - START_S,
         real_s=0.0,
+        came=dict(conn.execute(_CAME).fetchall()),
         wrong=diary.wrong,
         tail=list(trace.tail)[-SHOWN:],
         plan=world.plan.describe(),
