@@ -18,6 +18,7 @@ FUZZ_ARGS ?=
 FUZZ := .fuzz
 SEEDS ?= 0-19
 SIM_ARGS ?=
+CRASH_ARGS ?=
 
 PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -26,7 +27,7 @@ PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extra
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check sim lint format docs bench takeover backfill-kills crowd outage \
-	soak fuzz lock wheel clean
+	soak fuzz crash-points lock wheel clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +96,9 @@ $(FUZZ)/.installed: $(STAMP) requirements/fuzz.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 		--upgrade --target $(FUZZ)/atheris -r requirements/fuzz.txt
 	@touch $@
+
+crash-points: $(STAMP) ## Kill, freeze and cut off the daemon at every named point (CRASH_ARGS=--help)
+	PYTHONPATH=tests $(BIN)/python tests/chaos/crash_points.py $(CRASH_ARGS)
 
 lock: $(STAMP) ## Pin the dependencies of pyproject.toml again (PIP_COMPILE_ARGS=--upgrade)
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --extra embedded --extra dev \
