@@ -62,6 +62,7 @@ def _figures(soak: Soak, at_rest: Sample) -> dict[str, float | int]:
         "webhooks received": soak.merchant.received_total,
         "of these answered with 200": soak.merchant.got.total(),
         **soak.blows,
+        "connections of the trial's own that were lost": soak.traffic.lost + soak.asking.lost,
         "MiB of memory, first": samples[0].rss_mib,
         "MiB of memory, at half time": half[0].rss_mib,
         "MiB of memory, last": samples[-1].rss_mib,

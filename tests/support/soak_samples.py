@@ -4,16 +4,16 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import psycopg
 from prometheus_client.parser import text_string_to_metric_families
+
+from support.asking import Asking
 
 _STAND = """
 SELECT (SELECT count(*) FROM credits),
        (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'paywatch'
-           AND datname = current_database() AND pid <> ALL(%s)),
+           AND datname = current_database()),
        (SELECT count(*) FROM deliveries WHERE lease_until < now()),
        pg_database_size(current_database())"""
 
@@ -62,15 +62,13 @@ class Sampler:
     Attributes:
         pid: of the daemon.
         url: where it serves its metrics.
-        conn: to its database, in autocommit.
-        not_its: the server processes of connections that are not the daemon's.
+        asking: its database.
     """
 
     pid: int
     url: str
     http: aiohttp.ClientSession
-    conn: psycopg.AsyncConnection[Any]
-    not_its: Sequence[int]
+    asking: Asking
 
     async def look(self, at_s: float, operations: int) -> Sample:
         """Look once; `operations` are those that the ledger has for the shop.
@@ -79,8 +77,7 @@ class Sampler:
             FileNotFoundError: the daemon has ended.
         """
         says = await self._metrics()
-        [row] = await (await self.conn.execute(_STAND, [list(self.not_its)])).fetchall()
-        credits_, connections, overdue, size = row
+        credits_, connections, overdue, size = await self.asking.row(_STAND)
         process = Path(f"/proc/{self.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         return Sample(
@@ -112,7 +109,7 @@ class Sampler:
 
     async def tables(self) -> dict[str, dict[str, int]]:
         """The rows, about, and the bytes of each table, with its indexes."""
-        rows = await (await self.conn.execute(_SIZES)).fetchall()
+        rows = await self.asking.rows(_SIZES)
         return {name: {"rows": count, "bytes": size} for name, count, size in rows}
 
 

@@ -11,6 +11,7 @@ from random import Random
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy.exc import OperationalError
 from stellar_sdk import Asset, IdMemo, Memo, Payment, TransactionEnvelope
 
 from paywatch.domain.checkout import CheckoutSession
@@ -65,6 +66,11 @@ class Due:
     received: int = 0
     held: int = 0
 
+    @classmethod
+    def unpaid(cls) -> "Due":
+        """What nobody was told of, and nobody pays."""
+        return cls(datetime.max.replace(tzinfo=UTC), 1, "native")
+
     @property
     def status(self) -> str:
         return "paid" if self.received >= self.amount else "expired"
@@ -84,6 +90,7 @@ class Traffic:
     Attributes:
         expires_in: of each session.
         sent: every payment so far.
+        lost: how often the database was lost while a session was opened; it may be there, unpaid.
         late: sessions whose customers wait for the deadline, the earliest first.
     """
 
@@ -94,6 +101,7 @@ class Traffic:
     expires_in: timedelta
     sessions: dict[UUID, CheckoutSession] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
+    lost: int = 0
     late: deque[CheckoutSession] = field(default_factory=deque)
 
     async def visit(self) -> None:
@@ -101,9 +109,12 @@ class Traffic:
         [way] = self.rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
         asset = f"{USD.code}:{USD.issuer}" if way is Way.PATH else "native"
         amount = f"{self.rng.randint(2, 5)}.{self.rng.randint(0, 9_999_999):07d}"
-        session = await self.checkout.create_session(
-            SessionRequest(self.merchant_id, amount, asset, expires_in=self.expires_in)
-        )
+        request = SessionRequest(self.merchant_id, amount, asset, expires_in=self.expires_in)
+        try:
+            session = await self.checkout.create_session(request)
+        except OperationalError:
+            self.lost += 1
+            return
         self.sessions[session.id] = session
         self._pay(way, session)
         self.pay_late()

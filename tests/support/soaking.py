@@ -14,21 +14,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import aiohttp
-import psycopg
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from paywatch import config
 from paywatch.cli.running import open_house
 from paywatch.sim import Fault, FaultRule, FaultSettings
+from support.asking import Asking
 from support.commands import answer
 from support.moody import Moody
 from support.program import Program, running
 from support.site import Site, open_site
 from support.soak_samples import Sample, Sampler
-from support.soak_traffic import Traffic
+from support.soak_traffic import Due, Traffic
 
 LEDGER_S: Final = 1.0
 SHARE_OF_ALL_KILLS: Final = 0.1  # of the blows at connections, those that end every one
@@ -41,11 +45,8 @@ _MOMENTS: Final = {
 _KILL = """
 SELECT pg_terminate_backend(pid) FROM (
     SELECT pid FROM pg_stat_activity
-     WHERE application_name = 'paywatch' AND datname = current_database() AND pid <> ALL(%s)
+     WHERE application_name = 'paywatch' AND datname = current_database()
      ORDER BY pid OFFSET %s LIMIT %s) blow"""
-_OURS = """
-SELECT pid FROM pg_stat_activity
- WHERE application_name = 'paywatch' AND datname = current_database()"""
 # The clock's part: a delivery that failed three times is tried half an hour later.
 _DUE_NOW = "UPDATE deliveries SET due_at = now() WHERE state = 'pending' AND lease_token IS NULL"
 _OPEN = """
@@ -94,8 +95,7 @@ class Soak:
     traffic: Traffic
     plan: Plan
     rng: Random
-    conn: psycopg.AsyncConnection[Any]
-    not_its: list[int]
+    asking: Asking
     samples: list[Sample] = field(default_factory=list)
     at_rest: Sample | None = None
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -116,12 +116,9 @@ class Soak:
         async with (
             running(self.site.environ, "run") as daemon,
             aiohttp.ClientSession() as http,
-            await psycopg.AsyncConnection.connect(
-                self.site.settings["PAYWATCH_DATABASE_URL"], autocommit=True
-            ) as conn,
         ):
             url = await daemon.url()
-            sampler = Sampler(daemon.process.pid, url, http, conn, self.not_its)
+            sampler = Sampler(daemon.process.pid, url, http, self.asking)
             await self._work(daemon, sampler, tell)
             await self._rest(sampler)
             self.at_rest = await sampler.look(self.samples[-1].at_s + self.rest_s, self._operations)
@@ -169,8 +166,8 @@ class Soak:
         """End one of the daemon's connections to the database, or all of them."""
         is_all = self.rng.random() < SHARE_OF_ALL_KILLS
         offset, limit = (0, 100) if is_all else (self.rng.randrange(6), 1)
-        cursor = await self.conn.execute(_KILL, [self.not_its, offset, limit])
-        self.blows["connections to the database ended"] += cursor.rowcount
+        ended = await self.asking.rows(_KILL, offset, limit)
+        self.blows["connections to the database ended"] += len(ended)
 
     def _count_lines(self, daemon: Program) -> None:
         """Count the log's events, and forget its lines."""
@@ -199,16 +196,18 @@ class Soak:
 
     async def _is_at_rest(self) -> bool:
         self.traffic.pay_late()
-        await self.conn.execute(_DUE_NOW)
-        [row] = await (await self.conn.execute(_OPEN)).fetchall()
+        await self.asking.rows(_DUE_NOW)
+        row = await self.asking.row(_OPEN)
         is_sent = not self.traffic.late and not self.site.network.ledger.pending()
         return is_sent and tuple(row) == (0, 0, self._operations)
 
     async def _compare(self) -> None:
         """Hold every session, credit and webhook against what the ledger says."""
-        rows = await (await self.conn.execute(_SESSIONS)).fetchall()
+        rows = await self.asking.rows(_SESSIONS)
         found = {id_: (status, received, held) for id_, status, received, held in rows}
         due = self.traffic.due()
+        for id_ in found.keys() - due.keys() if self.traffic.lost else ():
+            due[id_] = Due.unpaid()
         self._require(found.keys() == due.keys(), "other sessions than were opened")
         for id_, must in due.items():
             expected = (must.status, must.received, must.held)
@@ -230,8 +229,8 @@ class Soak:
         report = await answer(self.site.environ, "audit")
         self._require(report["healthy"], f"the audit says {json.dumps(report)[:2000]}")
 
-    async def _column(self, statement: str) -> list[Any]:
-        return [row[0] for row in await (await self.conn.execute(statement)).fetchall()]
+    async def _column(self, statement: LiteralString) -> list[Any]:
+        return [row[0] for row in await self.asking.rows(statement)]
 
     def _require(self, holds: bool, problem: str) -> None:
         if not holds:
@@ -242,6 +241,18 @@ async def _until(look: Callable[[], Awaitable[bool]]) -> None:
     """Wait until something is so: rows have no event."""
     while not await look():  # noqa: ASYNC110
         await asyncio.sleep(0.25)
+
+
+async def _name_connections(engine: AsyncEngine) -> None:
+    """Give this process's connections another name than the daemon's, whose are ended."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _name(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        connection.autocommit = True
+        connection.cursor().execute("SET application_name = 'customers'")
+        connection.autocommit = False
+
+    await engine.dispose()  # those that have the other name already
 
 
 def faults_of(rate: float, seed: int) -> FaultSettings:
@@ -267,13 +278,10 @@ async def open_soak(database_url: str, plan: Plan, seed: int) -> AsyncIterator[S
         url = ("--webhook-url", f"{merchant.url}/hook")
         shop = await answer(site.environ, "merchant", "create", *names, *url)
         house = await stack.enter_async_context(open_house(config.load(site.environ)))
+        await _name_connections(house.engine)
         customers = Random(rng.random())
         traffic = Traffic(
             site, house.checkout, UUID(shop["merchant_id"]), customers, plan.expires_in
         )
-        conn = await stack.enter_async_context(
-            await psycopg.AsyncConnection.connect(database_url, autocommit=True)
-        )
-        await traffic.checkout.list_sessions(limit=1)  # the one connection of this process's pool
-        not_its = [row[0] for row in await (await conn.execute(_OURS)).fetchall()]
-        yield Soak(replace(site, merchant=merchant), merchant, traffic, plan, rng, conn, not_its)
+        asking = await stack.enter_async_context(Asking(database_url))
+        yield Soak(replace(site, merchant=merchant), merchant, traffic, plan, rng, asking)
