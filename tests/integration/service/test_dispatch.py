@@ -8,11 +8,11 @@ from random import Random
 from typing import Self
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from aiohttp import web
-from psycopg import AsyncConnection
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from standardwebhooks import Webhook
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
@@ -378,6 +378,26 @@ async def test_a_released_lease_is_claimed_again_at_once(
         key = (event_id, shop.endpoint_id)
         assert await outbox.release_dead_leases(conn, clock.now) == [key]
     assert await dispatcher(engine, answering(OK), clock).run_once() == Dispatched(delivered=1)
+
+
+async def test_only_a_claim_is_committed_without_waiting_for_the_disk(
+    engine: AsyncEngine, shop: Told, clock: Clock
+) -> None:
+    """A lease that a crash of the server forgets is a POST more; an attempt must not be."""
+
+    async def waits(conn: AsyncConnection) -> str:
+        found: str = (await conn.execute(text("SHOW synchronous_commit"))).scalar_one()
+        return found
+
+    await enqueue(engine, shop, START)
+    async with engine.begin() as conn:
+        room, lease = Room(10, 10), timedelta(seconds=60)
+        [claimed] = await outbox.claim(conn, room, UUID(int=1), START, lease)
+        assert await waits(conn) == "off"
+    made = await dispatcher(engine, answering(OK), clock)._attempt(claimed)
+    async with engine.begin() as conn:
+        await outbox.record(conn, [made], START)
+        assert await waits(conn) == "on"
 
 
 async def test_recording_again_after_an_unanswered_commit_changes_nothing(
@@ -927,7 +947,7 @@ async def test_connections_lost_at_any_moment_lose_no_delivery(
 
 async def kill_connections(cluster: str, database_url: str) -> None:
     """End every connection to the database, from outside of it."""
-    async with await AsyncConnection.connect(cluster, autocommit=True) as conn:
+    async with await psycopg.AsyncConnection.connect(cluster, autocommit=True) as conn:
         await conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
             [sqlalchemy_url(database_url).database],
