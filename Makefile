@@ -107,6 +107,7 @@ lock: $(STAMP) ## Pin the dependencies of pyproject.toml again (PIP_COMPILE_ARGS
 		-o requirements/run.txt pyproject.toml
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) -o requirements/fuzz.txt requirements/fuzz.in
 	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) -o requirements/procrastinate.txt requirements/procrastinate.in
+	$(PIP_COMPILE) $(PIP_COMPILE_ARGS) --no-strip-extras -o requirements/polaris.txt requirements/polaris.in
 
 wheel: $(STAMP) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

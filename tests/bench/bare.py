@@ -119,6 +119,7 @@ def _settle_one(conn: psycopg.Connection[Any], credit: Credit) -> None:
         id=found[0],
         amount=found[2],
         account=credit.account,
+        asset=credit.asset,
         expires_at=credit.closed_at,
     )
     settlement = decide(session, [credit])
@@ -132,9 +133,9 @@ def _settle_one(conn: psycopg.Connection[Any], credit: Credit) -> None:
     conn.execute(
         f"INSERT INTO credits ({WRITTEN['credits']})"
         " VALUES (%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s)",
-        [int(credit.operation_id), 0, credit.account, None, "native", credit.amount, tx_hash,
-         None, credit.payer, memo.type, memo.value, credit.closed_at, "applied", session.id,
-         NOW],
+        [int(credit.operation_id), 0, credit.account, None, str(credit.asset), credit.amount,
+         tx_hash, None, credit.payer, memo.type, memo.value, credit.closed_at, "applied",
+         session.id, NOW],
     )  # fmt: skip
     conn.execute(
         "UPDATE checkout_sessions SET received = %s, status = 'paid', paid_how = 'exact',"

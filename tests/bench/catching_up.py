@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
 from bench.ledger import Recorded
 from paywatch.config import load
@@ -13,6 +14,8 @@ from paywatch.store.cursors import live_stream
 from paywatch.store.engine import create_engine
 from paywatch.wiring.house import House, furnish
 from support.site import KEY
+
+LONGEST_S: Final = 200.0  # then something is wrong: not all that was paid is settled
 
 
 async def catch_up(database_url: str, horizon_url: str, ledger: Recorded) -> float:
@@ -43,7 +46,8 @@ async def catch_up(database_url: str, horizon_url: str, ledger: Recorded) -> flo
                 f"listen:{stream.label}", timedelta(seconds=stuck_s), house.clock()
             )
             began = time.perf_counter()
-            await house.listener.follower.follow(stream, over)
+            async with asyncio.timeout(LONGEST_S):
+                await house.listener.follower.follow(stream, over)
             return time.perf_counter() - began
     finally:
         await engine.dispose()

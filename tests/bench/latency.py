@@ -79,7 +79,14 @@ class Bench:
             name = f"prepared_{number}"
             operations, due = len(ledger.transactions), ledger.closed_at + timedelta(days=30)
             url = self.cluster.create(name)
-            opening = Opening([ledger.account], operations, ledger.begin, ledger.closed_at, [due])
+            opening = Opening(
+                [ledger.account],
+                operations,
+                ledger.begin,
+                ledger.closed_at,
+                [due],
+                asset=ledger.asset,
+            )
             opening.write(url)
             with psycopg.connect(url) as conn:
                 sealed = Vault(base64.b64decode(KEY)).seal(generate_secret(), ENDPOINT_ID)

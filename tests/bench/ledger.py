@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
-from stellar_sdk import IdMemo
+from stellar_sdk import ChangeTrust, IdMemo
 
 from paywatch.domain.ledger import Position
-from paywatch.sim import NetworkSettings, SimNetwork
+from paywatch.sim import NetworkSettings, SimNetwork, asset_of
 
 PAGE: Final = 200
 A_LEDGER: Final = 100  # payments in each
-AMOUNT: Final = 100_000_000  # stroops, of each payment
+AMOUNT: Final = "10"  # of each payment, as sessions of `support.shops` ask for
+USD: Final = asset_of("USD", "issuer")  # rivals know no payments of lumens
 _JOINED: Final = {"join": "transactions", "order": "asc", "limit": str(PAGE)}
 
 
@@ -28,6 +29,8 @@ class Recorded:
     """What one Horizon says of one account that is paid.
 
     Attributes:
+        seed: the account's secret seed; a rival wants it.
+        asset: what it is paid in.
         account: who is paid; its payments are numbered from 1 by their id memos.
         begin: the position before the first payment.
         closed_at: when the ledger there closed.
@@ -37,6 +40,8 @@ class Recorded:
     """
 
     passphrase: str
+    seed: str
+    asset: str
     account: str
     begin: Position
     closed_at: datetime
@@ -66,11 +71,12 @@ async def record(payments: int, a_ledger: int = A_LEDGER) -> Recorded:
     """
     settings = NetworkSettings(started_at=datetime(2026, 11, 1, tzinfo=UTC))
     async with SimNetwork(settings) as network, aiohttp.ClientSession() as http:
-        [shop] = await network.fund("shop")
+        shop, issuer = await network.fund("shop", "issuer")
+        await network.pay(shop.build([ChangeTrust(USD)]))
         account, latest = shop.account_id, network.ledger.latest
         begin = Position.after_ledger(latest.sequence)
         for number in range(1, payments + 1):
-            network.submit(network.root.pay(account, AMOUNT_TEXT, memo=IdMemo(number)))
+            network.submit(issuer.pay(account, AMOUNT, USD, IdMemo(number)))
             if number % a_ledger == 0 or number == payments:
                 await network.close_ledger()
 
@@ -93,11 +99,16 @@ async def record(payments: int, a_ledger: int = A_LEDGER) -> Recorded:
                 transactions.append((tx_cursor, json.dumps(tx, separators=(",", ":")).encode()))
         pages[cursor] = await get(f"/accounts/{account}/payments", cursor=cursor, **_JOINED)
         return Recorded(
-            network.passphrase, account, begin, latest.closed_at, documents, pages, transactions
+            network.passphrase,
+            shop.keypair.secret,
+            f"{USD.code}:{USD.issuer}",
+            account,
+            begin,
+            latest.closed_at,
+            documents,
+            pages,
+            transactions,
         )
-
-
-AMOUNT_TEXT: Final = "10"  # lumens: AMOUNT
 
 
 def _records(body: bytes) -> list[dict[str, Any]]:

@@ -60,7 +60,13 @@ class Bench:
         url, ledger = self._cluster.create("backlog"), self._ledger
         due = ledger.closed_at + timedelta(days=3650)
         opening = Opening(
-            [ledger.account], operations, ledger.begin, ledger.closed_at, [due], told=False
+            [ledger.account],
+            operations,
+            ledger.begin,
+            ledger.closed_at,
+            [due],
+            told=False,
+            asset=ledger.asset,
         )
         opening.write(url)
         with paying(self._file, operations) as horizon_url, self._daemon(url, horizon_url) as pid:

@@ -29,6 +29,7 @@ class Replay:
     def __init__(self, ledger: Recorded) -> None:
         self._ledger = ledger
         self._path = f"/accounts/{ledger.account}"
+        self._end = [*ledger.pages.values()][-1]  # an empty page
         self._tokens = [int(token) for token, _ in ledger.transactions]
         self._events = [
             b"id: " + token.encode() + b"\ndata: " + body + b"\n\n"
@@ -40,7 +41,7 @@ class Replay:
         if "text/event-stream" in request.headers.get("Accept", ""):
             return await self._stream(request)
         if request.path == f"{self._path}/payments":
-            body = self._ledger.pages[request.query["cursor"]]
+            body = self._ledger.pages.get(request.query["cursor"], self._end)
         else:
             body = self._ledger.documents[request.path]
         return web.Response(body=body, headers=HAL)

@@ -49,7 +49,7 @@ INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_
        expires_at, created_at, updated_at, opened_position, reference, least_amount, accept_until,
        text_for_id)
 SELECT gen_random_uuid(), %(merchant)s, (%(accounts)s::text[])[n %% %(watched)s + 1], 'id',
-       int8send(n), n, 'native', %(amount)s, due, %(now)s, %(now)s, %(position)s, 'order-' || n,
+       int8send(n), n, %(asset)s, %(amount)s, due, %(now)s, %(now)s, %(position)s, 'order-' || n,
        %(amount)s, due, true
   FROM generate_series(1, %(sessions)s::bigint) n,
        LATERAL (SELECT (%(deadlines)s::timestamptz[])[n %% %(kinds)s + 1] AS due) d"""
@@ -70,6 +70,7 @@ class Opening:
     at: datetime
     deadlines: Sequence[datetime]
     told: bool = True
+    asset: str = "native"
 
     def write(self, url: str) -> None:
         """Write it all, by a few statements."""
@@ -81,6 +82,7 @@ class Opening:
             "position": int(self.position),
             "sessions": self.sessions,
             "amount": AMOUNT,
+            "asset": self.asset,
             "deadlines": list(self.deadlines),
             "kinds": len(self.deadlines),
             "now": self.at,
