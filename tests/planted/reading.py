@@ -112,9 +112,9 @@ BUGS: Final = (
     Bug(
         "the-backfill-reads-too-little",
         "service/backfill.py",
-        "while claim.position != claim.end_position:",
-        "while claim.position != claim.end_position and not found:",
-        "A backfill ends with the first page that brings something.",
+        "        while position != end:\n",
+        "        while position == claim.position != end:\n",
+        "A backfill ends with its first page.",
         "integration/service/test_backfill.py",
     ),
     Bug(
