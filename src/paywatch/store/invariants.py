@@ -111,6 +111,15 @@ SELECT s.id, format('is %s, expired events: %s', s.status, count(e.id))
  WHERE s.updated_at >= :since AND s.status <> 'paid'  -- it may have expired before
  GROUP BY s.id
 HAVING (s.status = 'expired') <> (count(e.id) = 1)""",
+    # By the ledger's clock, never by ours: whatever was paid in time has been read by then.
+    "an_expired_session_was_read_past": """
+SELECT s.id, format('expires at %s, and its ledger was read through %s', s.expires_at,
+                    coalesce(max(c.read_through_at)::text, 'nothing'))
+  FROM checkout_sessions s
+  LEFT JOIN cursors c ON c.stream IN ('live:' || s.account, 'live:network')
+ WHERE s.updated_at >= :since AND s.status = 'expired'
+ GROUP BY s.id
+HAVING coalesce(max(c.read_through_at) <= s.expires_at, true)""",
     "one_unapplied_event_per_held_credit": """
 SELECT format('%s:%s', c.operation_id, c.change_index),
        format('is %s, was held as %s, unapplied events: %s', c.outcome,

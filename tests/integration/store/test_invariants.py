@@ -19,6 +19,7 @@ PAID, PARTLY, EXPIRED, CANCELED, PENDING, CANCELED_IN_PART, PAID_LATELY = range(
 AFTERWARDS = NOW + timedelta(seconds=1)
 
 _OF = "SELECT id FROM checkout_sessions WHERE muxed_id ="
+_EXPIRES = "SELECT expires_at FROM checkout_sessions WHERE muxed_id ="
 _EVENT_OF = f"SELECT id FROM events WHERE subject = ({_OF} 1)"
 
 PLANTS: Final = {
@@ -79,6 +80,10 @@ PLANTS: Final = {
     "one_expired_event_per_expired_session": [
         f"DELETE FROM events WHERE subject = ({_OF} 3)",
         f"UPDATE events SET subject = ({_OF} 5) WHERE subject = ({_OF} 3)",
+    ],
+    "an_expired_session_was_read_past": [
+        "UPDATE cursors SET read_through_at = NULL",
+        f"UPDATE cursors SET read_through_at = ({_EXPIRES} {EXPIRED})",
     ],
     "one_unapplied_event_per_held_credit": [
         "DELETE FROM events WHERE type = 'payment.unapplied'",
