@@ -16,13 +16,15 @@ from psycopg import sql
 from simulation import loop as simulated
 from simulation.book import Diary
 from simulation.loop import START_S, SimulatedLoop
+from simulation.opening import Kernel, open_world
 from simulation.plan import Plan, draw
 from simulation.postgres import Gate
 from simulation.process import current
 from simulation.trace import Trace
 from simulation.wire import Wire
-from simulation.world import SLOWEST_S, Kernel, World, open_world
+from simulation.world import World
 
+SLOWEST_S: Final = 0.01  # a round trip to the database
 SHOWN: Final = 60  # lines of the trace's tail
 _TABLES: Final = """
 SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -33,6 +33,7 @@ class Shops:
         told: by what it tells: the `webhook-id` and the exact body, which never change.
         taken: what was answered with 2xx, as far as the merchant knows.
         is_ill: whether answers go wrong.
+        written: the body of an event as it stands in the database, by its id; None if it does not.
         now: the merchants' clock; None where paywatch's clocks are wrong, and so are signatures'.
     """
 
@@ -41,6 +42,7 @@ class Shops:
     diary: Diary
     rates: AnswerRates
     rng: Random
+    written: Callable[[str], bytes | None]
     now: Callable[[], datetime] | None
     told: dict[Told, tuple[str, bytes]] = field(default_factory=dict)
     taken: set[Told] = field(default_factory=set)
@@ -72,6 +74,8 @@ class Shops:
         now_s = None if self.now is None else self.now().timestamp()
         if not webhook.verified_by(owner.merchant.webhook_secret or "", now_s):
             yield f"is not signed by the secret of {owner.name}, or not now: {webhook.headers}"
+        if self.written(webhook.id) != webhook.body:
+            yield "is not written so in the database, and told all the same"
         if told.type not in TYPES:
             yield f"is of the unknown type {told.type}"
         said = (webhook.id, webhook.body)

@@ -7,41 +7,27 @@ to it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Final
 
-import psycopg
-
-from paywatch import config
-from paywatch.sim import Merchant
-from paywatch.store.engine import create_engine
-from paywatch.wiring import House, furnish
-from paywatch.wiring.outside import Outside
+from paywatch.domain.ledger import Position
 from simulation.book import Book, Diary
 from simulation.checks import Checks
-from simulation.instance import Clock, Instance
+from simulation.instance import Clock
 from simulation.loop import SimulatedLoop
 from simulation.plan import LEDGER_S, Plan
-from simulation.postgres import Gate
-from simulation.process import Process, current
 from simulation.rest import Rest
 from simulation.shops import Shops
-from simulation.town import Town, open_town
+from simulation.town import Town
 from simulation.traffic import Customers
-from simulation.troubles import DAEMON, DatabaseTroubles, Supervisor
-from simulation.wire import Wire
+from simulation.troubles import DatabaseTroubles, Supervisor
 from simulation.words import Words
 
-KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-DESK: Final = "desk"
 REST_S: Final = 900  # everything must be at rest after so many seconds without faults
 LOOK_S: Final = 5
 MOST_LEAPS: Final = 12
-SLOWEST_S: Final = 0.01  # a round trip to the database
 
 
 @dataclass
@@ -152,6 +138,15 @@ class World:
             self.diary.alarm(f"not at rest after {MOST_LEAPS} leaps: {self.rest.restless()}")
         for problem in self.rest.problems():
             self.diary.alarm(f"at rest: {problem}")
+        await self._audit()
+
+    async def _audit(self) -> None:
+        """Let paywatch compare all of the ledger with its credits by itself."""
+        auditor = self.words.house.auditor()
+        readings = await auditor.readings(Position(0), await self.words.house.source.tip())
+        report = await auditor.audit(readings, settle=False)
+        if not report.healthy:
+            self.diary.alarm(f"at rest: the audit says {report}")
 
     async def _settle_down(self) -> datetime | None:
         """Wait until all that is left waits for a later time: give it, or None if nothing does."""
@@ -172,119 +167,3 @@ class World:
         for clock in (self.clock, self.desk, *(i.clock for i in self.supervisor.instances)):
             clock.wrong += leap
         await self.town.close()
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What a run stands on.
-
-    Attributes:
-        url: of an empty, migrated database.
-        conn: to the same, for the checks: autocommit, and not through the gate.
-    """
-
-    loop: SimulatedLoop
-    gate: Gate
-    wire: Wire
-    diary: Diary
-    url: str
-    conn: psycopg.Connection[Any]
-
-
-@asynccontextmanager
-async def open_world(plan: Plan, kernel: Kernel) -> AsyncIterator[World]:
-    """Put everybody in place; nothing has happened yet, and no daemon runs."""
-    diary, seed = kernel.diary, plan.seed
-    book, clock, desk = Book(), Clock(kernel.loop), Clock(kernel.loop)
-    async with AsyncExitStack() as stack:
-        town = await stack.enter_async_context(open_town(plan, book, diary, clock))
-        merchant = await stack.enter_async_context(Merchant())
-        now = None if plan.troubles.jump else clock
-        shops = Shops(merchant, book, diary, plan.answers, Random(f"{seed}/answers"), now)
-        settings = _settings(plan, town, kernel.url)
-        house = await stack.enter_async_context(_open_desk(settings, desk, f"{seed}/desk"))
-        customers = Customers(town, book, Random(f"{seed}/customers"))
-        rng = Random(f"{seed}/words")
-        words = Words(house, town, shops, customers, book, diary, rng, plan.words)
-        checks = Checks(kernel.conn, town.network.ledger, book, diary, clock)
-        troubles = DatabaseTroubles(plan, diary)
-        supervisor = Supervisor(plan, town, troubles, diary)
-        supervisor.instances += _instances(plan, kernel, settings, supervisor)
-        stack.push_async_callback(_end, supervisor)
-        troubles.is_exempt = lambda name: name == DESK and words.is_registering
-        kernel.gate.trouble = troubles.draw
-        kernel.gate.on_commit = lambda _: checks.after_commit()
-        kernel.gate.on_deadlock = lambda what: diary.alarm(f"a deadlock: {what}")
-        yield World(
-            plan=plan,
-            loop=kernel.loop,
-            diary=diary,
-            book=book,
-            clock=clock,
-            desk=desk,
-            town=town,
-            shops=shops,
-            words=words,
-            customers=customers,
-            checks=checks,
-            rest=Rest(kernel.conn, book, shops, checks, plan.reads_in_order),
-            troubles=troubles,
-            supervisor=supervisor,
-        )
-
-
-def _instances(
-    plan: Plan, kernel: Kernel, settings: dict[str, str], supervisor: Supervisor
-) -> list[Instance]:
-    return [
-        Instance(
-            f"{DAEMON}{number}",
-            settings,
-            f"{plan.seed}/{number}",
-            gate=kernel.gate,
-            wire=kernel.wire,
-            trace=kernel.diary.trace,
-            on_end=supervisor.ended,
-        )
-        for number in range(plan.instances)
-    ]
-
-
-async def _end(supervisor: Supervisor) -> None:
-    """Stop every daemon as an operator would."""
-    supervisor.is_over = True
-    for instance in supervisor.instances:
-        if instance.is_running:
-            await instance.stop()
-
-
-@asynccontextmanager
-async def _open_desk(settings: dict[str, str], clock: Clock, seed: str) -> AsyncIterator[House]:
-    """A process for the merchants' commands."""
-    rng = Random(seed)
-    token = current.set(Process(DESK))
-    loaded = config.load(settings)
-    engine = create_engine(settings["PAYWATCH_DATABASE_URL"])
-    outside = Outside(clock, asyncio.get_running_loop().time, rng, rng.randbytes)
-    try:
-        async with furnish(loaded, engine, outside) as house:
-            yield house
-    finally:
-        await engine.dispose()
-        current.reset(token)
-
-
-def _settings(plan: Plan, town: Town, url: str) -> dict[str, str]:
-    return {
-        "PAYWATCH_DATABASE_URL": url,
-        "PAYWATCH_SECRET_KEY": KEY,
-        "PAYWATCH_HORIZON_URL": town.urls,
-        "PAYWATCH_NETWORK_PASSPHRASE": town.network.passphrase,
-        "PAYWATCH_HORIZON_HOURLY_REQUESTS": "100000",
-        "PAYWATCH_ALLOW_PRIVATE_WEBHOOKS": "true",
-        "PAYWATCH_LISTEN_MODE": plan.listen_mode,
-        "PAYWATCH_RECOVER_INTERVAL": str(plan.recover_interval_s),
-        "PAYWATCH_PROCESSING_TIMEOUT": str(plan.processing_s),
-        "PAYWATCH_AUDIT_INTERVAL": str(plan.audit_interval_s),
-        "HOME": "/nonexistent",
-    }
