@@ -106,7 +106,8 @@ class Dispatcher:
         self._recorder = Recorder(self._engine, self.metrics, self.clock, self.rng)
         self._in_flight = 0  # claimed, and not recorded yet
         self._made: list[Attempt] = []
-        self._more = False  # the last claim has left some that may be due
+        self._slots_used_up = False  # by the last claim
+        self._used_up: set[UUID] = set()  # endpoints that had no place left; more may be due there
         self._gathered = asyncio.Event()
         self._wake = asyncio.Event()
 
@@ -140,8 +141,8 @@ class Dispatcher:
 
     async def _claim(self, stop: asyncio.Event | None = None) -> list[Claimed]:
         room = Room(self.limits.in_flight - self._in_flight, self.limits.per_endpoint)
-        self._more = room.slots <= 0
-        if self._more:
+        self._slots_used_up = room.slots <= 0
+        if self._slots_used_up:
             return []
 
         async def lease(conn: AsyncConnection) -> list[Claimed]:
@@ -156,7 +157,8 @@ class Dispatcher:
         except DatabaseAway:
             return []
         self._in_flight += len(claimed)
-        self._more = room.is_used_up_by(claimed)
+        self._slots_used_up = len(claimed) >= room.slots
+        self._used_up |= room.used_up_by(claimed)
         return claimed
 
     async def _deliver(self, claimed: Claimed) -> None:
@@ -179,7 +181,9 @@ class Dispatcher:
             except DatabaseAway:
                 log.warning("attempts_not_recorded", attempts=len(made))
             self._in_flight -= len(made)
-            if self._more:
+            free = self._used_up & {attempt.claimed.endpoint_id for attempt in made}
+            self._used_up -= free  # until a claim takes the last place again
+            if free or self._slots_used_up:
                 self.wake()
 
     async def _attempt(self, claimed: Claimed) -> Attempt:

@@ -3,7 +3,7 @@
 All of it is made for READ COMMITTED: each statement decides by the rows that it locks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -30,10 +30,9 @@ class Room:
     slots: int
     per_endpoint: int
 
-    def is_used_up_by(self, claimed: Sequence["Claimed"]) -> bool:
-        """Whether more may be due than these: they took the last slot, or one's last place."""
-        last = any(one.place >= self.per_endpoint for one in claimed)
-        return last or len(claimed) >= self.slots
+    def used_up_by(self, claimed: Iterable["Claimed"]) -> set[UUID]:
+        """The endpoints whose last place is taken by these: more may be due there."""
+        return {one.endpoint_id for one in claimed if one.place >= self.per_endpoint}
 
 
 @dataclass(frozen=True, slots=True)

@@ -844,6 +844,43 @@ async def test_a_backlog_takes_few_transactions_and_ends_without_an_empty_claim(
     assert len(recordings) <= 6
 
 
+async def test_what_an_endpoint_had_no_place_for_is_claimed_when_one_is_free_whatever_was_between(
+    engine: AsyncEngine, shop: Told, clock: Clock
+) -> None:
+    """A claim for another endpoint, or for nobody, says nothing of the one that is full."""
+    other = await merchant(engine, VAULT, "https://other.example/", START)
+    await enqueue(engine, shop, START, count=4)
+    arrived, let_go, told, all_made = (asyncio.Event() for _ in range(4))
+    world = answering(OK)
+
+    async def answer(post: Post) -> Answer:
+        if post.url == other.url:
+            told.set()
+            return OK
+        arrived.set()
+        await let_go.wait()
+        if len(world.posts) == 5:
+            all_made.set()
+        return OK
+
+    world.answer = answer
+    dispatch = dispatcher(engine, world, clock, replace(PATIENT, per_endpoint=2))
+    rounds = asyncio.Semaphore(0)
+    dispatch.beat = rounds.release
+    async with Running(dispatch) as running:
+        await running.until(arrived)
+        await enqueue(engine, other, START)
+        dispatch.wake()
+        await running.until(told)
+        for _ in range(2):  # and one that finds nothing
+            await rounds.acquire()
+        dispatch.wake()
+        await rounds.acquire()
+        let_go.set()
+        await running.until(all_made)
+    assert {row["state"] for row in await deliveries(engine)} == {"delivered"}
+
+
 @pytest.mark.parametrize(
     ("limits", "wakes"),
     [
