@@ -18,6 +18,9 @@ from paywatch.domain.settlement import HeldCredit
 EVENT_NAMESPACE: Final = UUID("6f1c6f0e-7d0b-5a35-9d5e-3b1b6c6a9d40")
 """Fixed for ever: changing it would tell every merchant everything again."""
 
+# Made once: a backlog has an event for each payment.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 class EventType(StrEnum):
     """The types that a merchant can be told; each happens at most once for its subject."""
@@ -146,4 +149,4 @@ def _event(
 
 def _payload(event_type: EventType, occurred_at: datetime, told: dict[str, Any]) -> bytes:
     document = {"type": event_type, "timestamp": iso(occurred_at), "data": told}
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(document).encode()

@@ -7,6 +7,7 @@ deliveries. Whatever fails, either all of it happened or nothing did.
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -135,9 +136,10 @@ class Settler:
             self.metrics.batch_size.observe(order.batch.read)
         self.metrics.payments.inc(len(_applied_hashes(settled)))
         self.metrics.quarantined.inc(len(settled.quarantined))
-        for credit, outcome, _ in settled.outcomes:
-            self.metrics.credits.labels(outcome=outcome).inc()
-            if order.is_live:  # what a backfill finds is old by intent
+        for outcome, count in Counter(outcome for _, outcome, _ in settled.outcomes).items():
+            self.metrics.credits.labels(outcome=outcome).inc(count)
+        if order.is_live:  # what a backfill finds is old by intent
+            for credit, _, _ in settled.outcomes:
                 latency = (now - credit.closed_at).total_seconds()
                 self.metrics.detection_latency.observe(max(0.0, latency))
         _warn_of_held(order.by, settled)

@@ -6,11 +6,14 @@ prepared once, and 200 settlements are not 200 round trips.
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Final
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def as_json(rows: Iterable[Mapping[str, object]]) -> str:
     """Write rows of JSON-ready values (see `hexed` for bytes; times and ids as strings)."""
-    return json.dumps(list(rows), separators=(",", ":"))
+    return _ENCODER.encode(list(rows))
 
 
 def hexed(value: bytes) -> str:

@@ -161,6 +161,9 @@ def test_only_the_given_ids_are_bound(stream: io.StringIO) -> None:
         ("postgres://:hunter2@db/paywatch", "hunter2"),
         ("postgresql://db/paywatch?user=x&password=hunter2&y=1", "hunter2"),
         ("host=db password='hunter 2' user=x", "hunter 2"),
+        ("host=db SSLPassWord = hunter2 user=x", "hunter2"),
+        (WHSEC, WHSEC.removeprefix("whsec_")),
+        (SEED, SEED),
         (f"PAYWATCH_SECRET_KEY={KEY}", KEY),
         (f"{{'PAYWATCH_SECRET_KEY': '{KEY}'}}", KEY),
         ("registered: tr0ub4dor&3", "tr0ub4dor"),
@@ -211,6 +214,7 @@ def test_what_is_no_secret_stays(stream: io.StringIO) -> None:
         "url": "https://shop.example:8443/hook?x=a@b",
         "database": "postgresql://db:5432/paywatch",
         "text": "axxb",
+        "part_of_a_word": f"1{SEED} {SEED}2 x{WHSEC}",
     }
     log().info("kept", **fields)
     (line,) = lines(stream)
