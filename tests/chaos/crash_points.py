@@ -12,7 +12,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -35,53 +37,64 @@ BEYOND_LEASES = (  # where a frozen one holds what another needs
 )
 
 
-async def run(cluster: Cluster, times: int, at_random: int, seed: int) -> Figures:
-    """Strike every blow so many times."""
-    rng = Random(seed)
+@dataclass(frozen=True)
+class Wanted:
+    """What to do.
+
+    Attributes:
+        times: how often at each point.
+        at_random: kills at random moments.
+        minutes: when to end although not all has been done.
+    """
+
+    times: int
+    at_random: int
+    seed: int
+    minutes: float
+
+
+async def run(cluster: Cluster, wanted: Wanted) -> tuple[Figures, int]:
+    """Strike the blows, in an order that is drawn; gives also how many were planned."""
+    rng, ends_at = Random(wanted.seed), time.monotonic() + wanted.minutes * 60
     with tempfile.TemporaryDirectory() as directory:
         async with open_trial(cluster.create("town"), Path(directory)) as trial:
-            points = {scene.name: await trial.points_of(scene) for scene in SCENES}
-            for _ in range(times):
-                for scene in SCENES:
-                    for point in _shuffled(points[scene.name], rng):
-                        points[scene.name] |= await trial.kill_at(scene, point)
-                    _say(trial)
-                for scene in DAEMONS:
-                    await _crash_servers(trial, scene, points[scene.name], cluster, rng)
-                    await _freeze(trial, scene, points[scene.name], rng)
-                    _say(trial)
-                for scene, point in BEYOND_LEASES:
-                    await freeze_at(trial, scene, point, None)
-            for _ in range(at_random):
-                await kill_at_random(trial, rng.choice(SCENES), rng)
+            points = {scene: await trial.points_of(scene) for scene in SCENES}
+            blows = [*planned(trial, points, cluster, rng)] * wanted.times
+            blows += [partial(kill_at_random, trial, scene, rng) for scene in SCENES] * (
+                wanted.at_random // len(SCENES)
+            )
+            rng.shuffle(blows)
+            for number, blow in enumerate(blows, 1):
+                if time.monotonic() > ends_at:
+                    break
+                await blow()
+                if number % 25 == 0:
+                    different = len(trial.figures.different)
+                    Console(stderr=True).print(f"{number} blows, {different} differences")
             await trial.rest()
-            return trial.figures
+            return trial.figures, len(blows)
 
 
-async def _crash_servers(
-    trial: Trial, scene: Scene, points: set[str], cluster: Cluster, rng: Random
-) -> None:
-    """At each of the scene's own points, in one of two ways."""
-    for point in _shuffled({point for point in points if scene.has(point)}, rng):
-        crash = rng.choice([cluster.cut_power, lambda: cluster.kill_backend("town")])
-        await crash_server_at(trial, scene, point, crash)
+def planned(
+    trial: Trial, points: Mapping[Scene, set[str]], cluster: Cluster, rng: Random
+) -> Iterator[Callable[[], Awaitable[object]]]:
+    """Every blow at a point, once: kills everywhere, the others at the points of daemons."""
+    for scene in SCENES:
+        for point in sorted(points[scene]):
+            yield partial(trial.kill_at, scene, point)
+    kill_backend = partial(cluster.kill_backend, "town")
+    for scene in DAEMONS:
+        for point in sorted(point for point in points[scene] if scene.has(point)):
+            ways: list[Callable[[], None]] = [cluster.cut_power, kill_backend]
+            crash = rng.choice(ways)
+            yield partial(crash_server_at, trial, scene, point, crash)
+            seconds = rng.choice([SHORT_S, SHORT_S, SHORT_S, LONG_S])
+            yield partial(freeze_at, trial, scene, point, seconds)
+    for scene, point in BEYOND_LEASES:
+        yield partial(freeze_at, trial, scene, point, None)
 
 
-async def _freeze(trial: Trial, scene: Scene, points: set[str], rng: Random) -> None:
-    for point in _shuffled({point for point in points if scene.has(point)}, rng):
-        await freeze_at(trial, scene, point, rng.choice([SHORT_S, SHORT_S, SHORT_S, LONG_S]))
-
-
-def _shuffled(points: set[str], rng: Random) -> list[str]:
-    return rng.sample(sorted(points), len(points))
-
-
-def _say(trial: Trial) -> None:
-    struck, different = trial.figures.blows.total(), len(trial.figures.different)
-    Console(stderr=True).print(f"{struck} blows, {different} differences")
-
-
-def show(figures: Figures, seed: int, took_s: float) -> None:
+def show(figures: Figures, plan: int, seed: int, took_s: float) -> None:
     """Print what was done, and what came of it."""
     table = Table(title=f"Blows at named points (seed {seed})")
     for heading in ("scene", "blow", "points", "times"):
@@ -95,7 +108,7 @@ def show(figures: Figures, seed: int, took_s: float) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"{figures.blows.total():,} blows, {figures.started:,} processes started;"
+        f"{figures.blows.total():,} of {plan:,} blows, {figures.started:,} processes started;"
         f" {figures.credits:,} credits, {figures.events:,} events,"
         f" {figures.webhooks:,} webhooks; {took_s:,.0f} s"
     )
@@ -118,14 +131,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--times", type=int, default=1, help="how often at each point")
     parser.add_argument("--random", type=int, default=100, help="kills at random moments")
+    parser.add_argument("--minutes", type=float, default=120, help="no longer than this")
     parser.add_argument("--seed", type=int, default=20_261_121, help="of everything random")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     options = parser.parse_args()
     began = time.monotonic()
+    wanted = Wanted(options.times, options.random, options.seed, options.minutes)
     with open_cluster() as cluster:
-        figures = asyncio.run(run(cluster, options.times, options.random, options.seed))
+        figures, plan = asyncio.run(run(cluster, wanted))
     took_s = time.monotonic() - began
-    show(figures, options.seed, took_s)
+    show(figures, plan, options.seed, took_s)
     if options.json:
         options.json.write_text(
             json.dumps(document(figures, options.seed, took_s), indent=2) + "\n"

@@ -35,7 +35,7 @@ INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_
 SELECT id, 'pending', 'processing', 'announced', 'payer', now() FROM announced"""
 _LEAVE_A_BACKFILL: Final = """
 INSERT INTO cursors (stream, account, position, end_position, updated_at)
-SELECT %s, account, %s, position, now() FROM cursors WHERE end_position IS NULL"""
+SELECT %s, account, %s, position, now() FROM cursors WHERE stream = 'live:' || account"""
 _TELL_AGAIN: Final = """
 WITH again AS (SELECT event_id FROM deliveries ORDER BY due_at DESC LIMIT 8),
      forgotten AS (DELETE FROM attempts USING again WHERE attempts.event_id = again.event_id)
@@ -59,7 +59,7 @@ class Scene:
     owns: tuple[str, ...]
     prepare: Callable[[Town], Awaitable[tuple[str, ...]]]
     meanwhile: Callable[[Town], Awaitable[None]] | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def has(self, point: str) -> bool:
         """Whether a point is one of its own."""
