@@ -10,11 +10,12 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from subprocess import PIPE, Popen
 from typing import Final
 
+LONGEST_S: Final = 120.0
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -32,11 +33,12 @@ class _Arrivals:
             self._enough.set()
 
     async def take(self, count: int) -> list[tuple[str, float]]:
-        """Wait for so many, and forget them all."""
+        """Wait for so many, but not for ever, and forget them all."""
         self._wanted = count
         if len(self._came) < count:
             self._enough.clear()
-            await self._enough.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._enough.wait(), LONGEST_S)
         came, self._came = self._came, []
         return came
 
@@ -94,12 +96,18 @@ class Receiver:
     url: str
 
     def take(self, count: int) -> list[tuple[str, float]]:
-        """Wait until so many POSTs have come since the last time: their ids and times."""
+        """Wait until so many POSTs have come since the last time: their ids and times.
+
+        Raises:
+            AssertionError: they have not come within LONGEST_S.
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
-        return [(id_, at) for id_, at in json.loads(self.process.stdout.readline())]
+        came = [(id_, at) for id_, at in json.loads(self.process.stdout.readline())]
+        assert len(came) >= count, f"only {len(came)} of {count} webhooks have come"
+        return came
 
 
 @contextmanager
