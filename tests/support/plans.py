@@ -131,6 +131,7 @@ class Plan:
         finally:
             conn.rollback()  # what it changed
         root = document[0]["Plan"]
+        self.took_ms: float = document[0]["Execution Time"]
         self.nodes = list(_walk(root))
         self.indexes = {node["Index Name"] for node in self.nodes if "Index Name" in node}
         self.scanned = {

@@ -181,6 +181,22 @@ SELECT a.account, 'has no live cursor, or one before the place where watching be
 # An audit of everything may take longer than a settlement may.
 _PATIENCE = text("SET LOCAL statement_timeout = '10min'")
 
+# Of what is recent, each row's company is looked up by its index. A few hundred thousand recent
+# rows of ten million are enough for PostgreSQL to read whole tables and join these instead.
+_BY_INDEX = text(
+    "SELECT set_config('enable_' || way, 'off', true)"
+    " FROM unnest(ARRAY['seqscan', 'hashjoin', 'mergejoin']) way"
+)
+
+
+def first(statement: str) -> str:
+    """Limit a statement of INVARIANTS to the rows that are shown.
+
+    It is planned for all of its rows: for a few, which it seldom has, PostgreSQL would walk a table
+    in the order of its key until it has found them.
+    """
+    return f"WITH found AS MATERIALIZED ({statement})\nSELECT * FROM found LIMIT {SHOWN}"
+
 
 async def find_violations(
     conn: AsyncConnection, now: datetime, since: datetime | None = None
@@ -194,6 +210,8 @@ async def find_violations(
     """
     await conn.execute(_PATIENCE)
     await conn.execute(OWN_PLAN)
+    if since is not None:
+        await conn.execute(_BY_INDEX)
     found: list[Violation] = []
     for name, statement in INVARIANTS.items():
         parameters: dict[str, object] = {}
@@ -201,6 +219,6 @@ async def find_violations(
             parameters["since"] = since or datetime.min.replace(tzinfo=now.tzinfo)
         if ":lease_limit" in statement:
             parameters["lease_limit"] = now - LEASE_GRACE
-        rows = await conn.execute(text(f"{statement} LIMIT {SHOWN}"), parameters)
+        rows = await conn.execute(text(first(statement)), parameters)
         found.extend(Violation(name, str(row[0]), row[1]) for row in rows)
     return found

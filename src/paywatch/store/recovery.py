@@ -45,17 +45,25 @@ SELECT s.id FROM checkout_sessions s
 )
 
 # Enough is applied, but it is not paid; or it is paid, and nobody was told.
+_IS_UNMARKED = f"""
+s.least_amount <= {_APPLIED_SUM}
+   AND (s.status NOT IN ('paid', 'canceled')
+        OR s.status = 'paid' AND NOT EXISTS (
+           SELECT FROM events e WHERE e.subject = s.id AND e.type = 'checkout.session.paid'))"""
+
+# First what is recent, then which of it is unmarked: in one step, with a LIMIT, PostgreSQL walks
+# all sessions in the order of their ids, for it expects to find so many soon.
 _UNMARKED = text(
     f"""
 SELECT {SESSION_COLUMNS} FROM checkout_sessions s
- WHERE s.id IN (
-       SELECT c.session_id FROM credits c
-        WHERE c.outcome = 'applied' AND c.recorded_at >= :since)
-   AND s.least_amount <= {_APPLIED_SUM}
-   AND (s.status NOT IN ('paid', 'canceled')
-        OR s.status = 'paid' AND NOT EXISTS (
-           SELECT FROM events e WHERE e.subject = s.id AND e.type = 'checkout.session.paid'))
- ORDER BY s.id LIMIT {BATCH} FOR UPDATE OF s"""
+ WHERE s.id = ANY(ARRAY(
+       WITH recent AS MATERIALIZED (
+           SELECT DISTINCT c.session_id AS id FROM credits c
+            WHERE c.outcome = 'applied' AND c.recorded_at >= :since)
+       SELECT s.id FROM recent JOIN checkout_sessions s USING (id)
+        WHERE {_IS_UNMARKED} LIMIT {BATCH}))
+   AND {_IS_UNMARKED}
+ ORDER BY s.id FOR UPDATE OF s"""
 )
 
 _APPLIED = text(
@@ -68,11 +76,14 @@ SELECT c.* FROM credits c
 # Held credits that nobody was told of, such as those from before that was done.
 _UNTOLD = text(
     f"""
+WITH recent AS MATERIALIZED (
+    SELECT * FROM credits WHERE recorded_at >= :since
+       AND coalesce(held_as, outcome) <> 'applied'
+)
 SELECT c.*, coalesce(c.held_as, c.outcome) AS reason, s.id AS named, s.reference
-  FROM credits c LEFT JOIN checkout_sessions s
+  FROM recent c LEFT JOIN checkout_sessions s
        ON s.id = c.session_id AND c.outcome <> 'applied'  -- else by a word, not by the payer
- WHERE c.recorded_at >= :since AND coalesce(c.held_as, c.outcome) <> 'applied'
-   AND NOT EXISTS (
+ WHERE NOT EXISTS (
        SELECT FROM events e WHERE e.type = 'payment.unapplied' AND e.operation_id = c.operation_id
           AND e.change_index = c.change_index AND e.history = c.history)
  ORDER BY c.operation_id LIMIT {BATCH}"""
