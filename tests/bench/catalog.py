@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from bench import deliveries, filtering, large_tables, latency, memory, settling
+from bench import care, deliveries, filtering, large_tables, latency, memory, settling
 from bench.benchmark import Benchmark
 
 BENCHMARKS: Final[Sequence[Benchmark]] = (
@@ -12,5 +12,6 @@ BENCHMARKS: Final[Sequence[Benchmark]] = (
     deliveries.BENCHMARK,
     filtering.BENCHMARK,
     large_tables.BENCHMARK,
+    care.BENCHMARK,
     memory.BENCHMARK,
 )
