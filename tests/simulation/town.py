@@ -80,6 +80,10 @@ class Town:
         """The wallet of a name."""
         return self.network.wallet(name)
 
+    def has(self, account: str) -> bool:
+        """Whether an account is on the ledger."""
+        return self.network.ledger.state.account(account) is not None
+
     def submit(self, *envelopes: Envelope) -> list[str]:
         """Hand envelopes over; gives the hashes of those that were taken."""
         taken = []

@@ -225,7 +225,7 @@ class Customers:
         session = self._session()
         name = f"stranger {self._strangers}"
         stranger = self.town.wallet(name)
-        if self.town.network.ledger.state.account(stranger.account_id) is None:
+        if not self.town.has(stranger.account_id):
             amount = format_stroops((session.amount if session else 0) + 20_000_000)
             made = CreateAccount(stranger.account_id, amount)
             self._submit(self._customer().build([made]))
@@ -283,7 +283,7 @@ class Customers:
         """The shop's own money goes out, or round in a circle, with a session's memo."""
         session = self._session()
         shop = self.book.merchant_of(session.account) if session else None
-        if session is None or shop is None or not self._is_funded(shop):
+        if session is None or shop is None or not self.town.has(shop.account):
             return
         wallet = self.town.wallet(shop.name)
         to = self.rng.choice(
@@ -296,6 +296,3 @@ class Customers:
         names = self.rng.sample(CUSTOMERS, 2)
         one, other = (self.town.wallet(name) for name in names)
         self._submit(*(one.pay(other.account_id, "1") for _ in range(self.rng.randint(1, 5))))
-
-    def _is_funded(self, shop: Registered) -> bool:
-        return self.town.network.ledger.state.account(shop.account) is not None

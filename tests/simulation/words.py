@@ -196,7 +196,7 @@ class Words:
         if held is None or shop is None or held.outcome is Outcome.APPLIED:
             return
         credit = held.credit
-        if self.town.network.ledger.state.account(shop.account) is None:
+        if not self.town.has(shop.account):
             return
         asset = sdk_asset(credit.asset)
         paid = Payment(credit.payer, asset, format_stroops(credit.amount))
