@@ -18,6 +18,7 @@ FUZZ_ARGS ?=
 FUZZ := .fuzz
 SEEDS ?= 0-19
 SIM_ARGS ?=
+PLANTED_ARGS ?=
 CRASH_ARGS ?=
 
 PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extras \
@@ -26,8 +27,8 @@ PIP_COMPILE := $(BIN)/pip-compile --generate-hashes --allow-unsafe --strip-extra
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check sim lint format docs bench takeover backfill-kills crowd outage \
-	soak fuzz crash-points lock wheel clean
+.PHONY: help setup demo test check sim planted lint format docs bench takeover backfill-kills \
+	crowd outage soak fuzz crash-points lock wheel clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ check: lint test ## What has to pass before a change is made: lint, types, layer
 
 sim: $(STAMP) ## Simulate seeds of everything that can go wrong (SEEDS=0-99 SIM_ARGS=--twice)
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS) $(SIM_ARGS)
+
+planted: $(STAMP) ## Plant wrong changes in copies, and see each caught (PLANTED_ARGS=--help)
+	PYTHONPATH=tests $(BIN)/python -m planted $(PLANTED_ARGS)
 
 lint: $(STAMP) ## Check style, types and the layers between modules
 	$(BIN)/ruff check

@@ -57,6 +57,7 @@ BUGS: Final = (
         "settle: bool = True",
         "settle: bool = False",
         "What an audit finds missing stays missing.",
+        "integration/service/test_audit.py",
     ),
     Bug(
         "an-audit-of-the-last-minute",
@@ -96,6 +97,7 @@ BUGS: Final = (
         '    "40P01": "deadlock",\n',
         "",
         "A deadlock ends the daemon.",
+        "integration/store/test_retry.py",
     ),
     Bug(
         "a-lost-connection-is-fatal",
@@ -105,12 +107,12 @@ BUGS: Final = (
         "A connection that is lost without a code ends the daemon (lesson 20).",
     ),
     Bug(
-        "a-word-is-written-twice",
-        "store/held.py",
-        '   AND c.history = {HISTORY_SQL} AND {_WAITING}"""',
-        '   AND c.history = {HISTORY_SQL}"""',
-        "A credit that is resolved can be resolved again.",
-        "integration/service/test_held.py",
+        "a-word-is-taken-twice",
+        "service/held.py",
+        "                _require_held(state)\n                settlement = apply_by_word",
+        "                settlement = apply_by_word",
+        "A credit that was applied, or returned, is applied to another session too.",
+        "integration/service/test_held.py::test_a_word_that_cannot_be_followed_changes_nothing_and_says_why",
     ),
     Bug(
         "everybody-leads",

@@ -34,6 +34,7 @@ each time that the suite is run.
 
 Seen at commit `{commit}`, by `{command}`, with seeds {seeds}: **{caught} of {number} were caught**,
 {simulated} of them by the simulation, in {median} seed(s) at the median and {most} at most.
+{remark}
 
 | bug | what it is | caught by | seeds |
 |---|---|---|---|
@@ -53,12 +54,14 @@ class Run:
     Attributes:
         commit: of the sources, abbreviated.
         seeds: that the simulation had, such as `0-39`.
+        remark: how it was not quite as the command would do it.
     """
 
     commit: str
     command: str
     seeds: str
     verdicts: tuple[Verdict, ...]
+    remark: str = ""
 
     def write(self) -> None:
         """Write the figures, and the page."""
@@ -94,6 +97,7 @@ def render(run: Run) -> str:
         simulated=len(tried),
         median=tried[len(tried) // 2] if tried else 0,
         most=tried[-1] if tried else 0,
+        remark=run.remark,
         rows="\n".join(rows),
     )
 

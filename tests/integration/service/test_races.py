@@ -360,3 +360,17 @@ async def test_claims_of_the_same_instant_never_share_a_delivery(arena: Arena) -
     async with arena.shop.engine.begin() as conn:
         over = NOW + timedelta(minutes=1)
         assert len(await outbox.release_dead_leases(conn, over)) == len(credits_)
+
+
+async def test_what_a_dead_dispatcher_has_claimed_is_anybodys_after_a_minute(arena: Arena) -> None:
+    await arena.seal_endpoint()
+    await arena.settling(make_credit(memo=Memo.none()))
+
+    async def post(_url: str, _headers: Mapping[str, str], _body: bytes) -> Answer:
+        return Answer(status=200, excerpt=b"", duration_s=0.0)
+
+    assert len(await arena.dispatcher(post)._claim()) == 1
+    for seconds, delivered in ((59, 0), (61, 1)):
+        now = NOW + timedelta(seconds=seconds)
+        heir = replace(arena.dispatcher(post), clock=partial(max, now, NOW))
+        assert (await heir.run_once()).delivered == delivered

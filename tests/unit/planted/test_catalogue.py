@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from planted import report
 from planted.bug import PACKAGE, ROOT, SIMULATION, Bug
 from planted.catalogue import ALL, BUGS, CANARY
 
@@ -32,3 +33,10 @@ def test_there_are_many_of_them_all_over_the_house() -> None:
     layers = Counter(bug.file.partition("/")[0] for bug in BUGS)
     assert min(layers[name] for name in ("domain", "store", "service", "horizon")) >= 3
     assert all((ROOT / PACKAGE / bug.file).is_file() for bug in ALL)
+
+
+def test_the_page_shows_the_run_of_every_bug_of_the_list_and_all_were_caught() -> None:
+    run = report.read()
+    assert report.PAGE.read_text() == report.render(run), "run `make planted PLANTED_ARGS=--write`"
+    assert [verdict.bug for verdict in run.verdicts] == [bug.name for bug in ALL]
+    assert [verdict.bug for verdict in run.verdicts if not verdict.caught] == []
