@@ -9,7 +9,7 @@ from planted.bug import ROOT, SIMULATION
 from planted.catalogue import ALL, CANARY
 from planted.catchers import Verdict
 
-FIGURES: Final = ROOT / "docs" / "figures" / "planted.json"
+FIGURES: Final = ROOT / "docs" / "planted.json"
 PAGE: Final = ROOT / "docs" / "planted.md"
 
 _PAGE: Final = """\
@@ -28,7 +28,7 @@ make planted PLANTED_ARGS='no-fold a-fresh-webhook-id --seeds 0-9'
 ```
 
 It exits with 1 if one of them survives: that is a check that is missing. The page is written by
-`make planted PLANTED_ARGS=--write`, from `figures/planted.json`. The list is `tests/planted`; a
+`make planted PLANTED_ARGS=--write`, from `planted.json`. The list is `tests/planted`; a
 test keeps every text true to the sources, and another tries the first of the table and a few more
 each time that the suite is run.
 
