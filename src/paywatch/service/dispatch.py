@@ -121,7 +121,8 @@ class Dispatcher:
         One that a database that is away cannot record then is made again after its lease.
         """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_recording(stop))
+            ended = asyncio.Event()  # later than `stop`: a claim under way still brings attempts
+            tasks.create_task(self._keep_recording(stop, ended))
             async with asyncio.TaskGroup() as attempts:
                 while not stop.is_set():
                     self._wake.clear()
@@ -130,6 +131,7 @@ class Dispatcher:
                     self.beat()
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), self.limits.poll_s)
+            ended.set()
             self._gathered.set()
 
     async def run_once(self) -> Dispatched:
@@ -170,9 +172,9 @@ class Dispatcher:
         if len(self._made) * GATHERED >= self._in_flight:
             self._gathered.set()
 
-    async def _keep_recording(self, stop: asyncio.Event) -> None:
-        """Record what was gathered, until `stop` is set and nothing is in flight any more."""
-        while self._in_flight or not stop.is_set():
+    async def _keep_recording(self, stop: asyncio.Event, ended: asyncio.Event) -> None:
+        """Record what was gathered, until all attempts have ended and nothing is left of them."""
+        while self._made or not ended.is_set():
             await self._gathered.wait()
             self._gathered.clear()
             made, self._made = self._made, []

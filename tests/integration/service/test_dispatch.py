@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Self
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import psycopg
@@ -18,12 +18,12 @@ from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
 from paywatch.domain.delivery import SCHEDULE, Answer, Failure
-from paywatch.service.attempts import Dispatched
+from paywatch.service.attempts import Dispatched, Recorder
 from paywatch.service.dispatch import Dispatcher, Limits
 from paywatch.store import outbox
 from paywatch.store.engine import create_engine, sqlalchemy_url
 from paywatch.store.invariants import find_violations
-from paywatch.store.outbox import Room
+from paywatch.store.outbox import Claimed, Room
 from paywatch.telemetry import Metrics
 from paywatch.webhooks import sender as webhook_sender
 from paywatch.webhooks.guard import Policy
@@ -726,6 +726,46 @@ async def test_a_graceful_stop_finishes_what_is_in_flight_and_claims_no_more(
         let_go.set()
     states = [row["state"] for row in await deliveries(engine)]
     assert sorted(states) == ["delivered", "pending", "pending"]
+
+
+async def test_what_a_claim_brings_behind_the_stop_is_recorded_although_nothing_else_is_in_flight(
+    engine: AsyncEngine, shop: Told, clock: Clock
+) -> None:
+    await enqueue(engine, shop, START)
+    claimed, let_go, recorded = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    claim, record = outbox.claim, Recorder.record
+
+    async def claim_slowly(*args: Any) -> list[Claimed]:
+        found = await claim(*args)
+        if world.posts:  # the first one's answer waits for it
+            claimed.set()
+            await let_go.wait()
+        return found
+
+    async def record_loudly(recorder: Recorder, *args: Any) -> Dispatched:
+        came = await record(recorder, *args)
+        if came.delivered:
+            recorded.set()
+        return came
+
+    async def answer(post: Post) -> Answer:
+        if post is world.posts[0]:
+            await enqueue(engine, shop, START)
+            dispatch.wake()
+            await claimed.wait()
+        return OK
+
+    world = World(answer)
+    dispatch = dispatcher(engine, world, clock, PATIENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox, "claim", claim_slowly)
+        patch.setattr(Recorder, "record", record_loudly)
+        async with Running(dispatch) as running:
+            await running.until(claimed)
+            running.ask_to_stop()
+            await running.until(recorded)
+            let_go.set()
+    assert [row["state"] for row in await deliveries(engine)] == ["delivered", "delivered"]
 
 
 async def test_a_dispatcher_that_waits_for_its_database_has_not_hung(clock: Clock) -> None:
