@@ -114,3 +114,12 @@ def test_a_word_may_pay_what_the_payer_has_not_and_takes_the_money_from_elsewher
     assert list(mine.problems_of(found("expired", None))) == []
     both: dict[UUID, Expected] = expectations(book, [late], (), in_order=True)
     assert list(both[other.id].problems_of(found("paid", "exact", late))) == []
+
+
+def test_only_what_an_announced_or_hidden_transaction_names_has_several_lawful_results() -> None:
+    announced, mine = money(1005, tx_hash="11" * 32), money(1006)
+    book = Book(announced={announced.tx_hash})
+    assert not expected(announced, mine, book=book).strict
+    assert expected(mine, book=book).strict
+    assert not expected(mine, book=Book(hidden={1006})).strict
+    assert expected(mine, book=Book(hidden={1005})).strict

@@ -6,8 +6,9 @@ which paywatch never looks at, and folds them into the sessions by the promises 
 Where the order of reading is not that of the ledger, several results are lawful, and `Expected`
 says which: see `Expected.problems_of`. That is so
 
-- for accounts with announced transactions, which are settled when they are announced;
-- where a stream can leave a record out and bring later ones, or a Horizon shows a ledger late;
+- for sessions that an announced transaction names: it is settled when it is announced;
+- for sessions that a transaction of a ledger names which a Horizon showed late;
+- where a stream can leave a record out and bring later ones, or the network is read as a whole;
 - for sessions to which a word applied a credit.
 
 In all of them the status is the same, and so is how much came in all.
@@ -133,7 +134,7 @@ class Expected:
             and what a word applied to another session.
         by_word: of all money, what a word applied to it.
         returned: what a word called returned.
-        in_order: whether what was read was read in the ledger's order.
+        in_order: whether all that names it was read in the ledger's order.
     """
 
     session: CheckoutSession
@@ -246,6 +247,10 @@ def names(session: CheckoutSession, money: Money) -> bool:
     return kind == "id" and session.terms.text_for_id and money.memo == ("text", digits)
 
 
+def _is_out_of_order(money: Money, book: Book) -> bool:
+    return money.tx_hash in book.announced or money.operation_id >> 32 in book.hidden
+
+
 def expectations(
     book: Book, money: Iterable[Money], unmatched: Container[CreditKey], *, in_order: bool
 ) -> dict[UUID, Expected]:
@@ -256,7 +261,8 @@ def expectations(
         money: all that came to the watched accounts since they were watched.
         unmatched: what the database holds as naming nothing: lawful for what closed before the
             session that it names was opened, for it may have been read before, or behind.
-        in_order: whether every reading goes by the ledger's order.
+        in_order: whether every reading goes by the ledger's order, but for what was announced or
+            shown late.
     """
     readable = {m.key: m for m in money if m.operation_id not in book.planted}
     named: dict[UUID, list[Money]] = defaultdict(list)
@@ -271,7 +277,7 @@ def expectations(
             named=tuple(m for m in named[id_] if book.applied.get(m.key, id_) == id_),
             by_word=tuple(readable[key] for key, to in sorted(book.applied.items()) if to == id_),
             returned=frozenset(m.key for m in named[id_] if m.key in book.returned),
-            in_order=in_order and not book.announced,
+            in_order=in_order and not any(_is_out_of_order(m, book) for m in named[id_]),
         )
         for id_, session in book.sessions.items()
     }

@@ -116,7 +116,7 @@ class Plan:
 
     @property
     def reads_in_order(self) -> bool:
-        """Whether every credit is read in the ledger's order, if none is announced.
+        """Whether credits are read in the ledger's order, but for those announced or shown late.
 
         Not where the network is read as a whole: an account that joins is read up by itself.
         """
@@ -124,7 +124,7 @@ class Plan:
             moment is Moment.EVENT and fault is Fault.MALFORMED
             for fault, moment, _ in self.horizon_faults
         )
-        return self.listen_mode == "account" and not hides_events and not self.troubles.hide
+        return self.listen_mode == "account" and not hides_events
 
     def describe(self) -> str:
         """Give one screen of text."""
