@@ -76,6 +76,16 @@ SABOTAGE = {
         "NEW.id := gen_random_uuid()",
         "invariant an_event_is_its_sessions_or_credits",
     ),
+    "watching_begins_too_late": (
+        "BEFORE INSERT ON accounts",
+        "NEW.start_position := NEW.start_position + 42949672960",
+        "is watched from",
+    ),
+    "a_webhook_is_no_json": (
+        "BEFORE INSERT ON events",
+        "NEW.payload := 'nonsense'",
+        "broke a check",
+    ),
     "a_delivery_counts_as_made_before_it_is": (
         "BEFORE INSERT ON deliveries",
         "NEW.state := 'delivered'; NEW.ended_at := NEW.due_at",

@@ -116,6 +116,7 @@ class Checks:
         for invariant, subject, problem in look.violations:
             yield f"invariant {invariant}: {subject} {problem}"
         yield from self._problems_of_cursors(look.cursors)
+        yield from self._problems_of_accounts(look.accounts)
         self._bring_up(look.accounts)
         for key in look.credits.keys() - self._known.keys():
             yield from self._problems_of_credit(key, look.credits[key])
@@ -150,6 +151,13 @@ class Checks:
             if cursor[1] > end:
                 yield f"the cursor of {stream} is at {cursor[1]}, the ledger ends at {end}"
         self._cursors |= cursors
+
+    def _problems_of_accounts(self, accounts: Mapping[str, tuple[int, str]]) -> Iterator[str]:
+        """Where watching began is the database's word: money before it is nobody's."""
+        end = after_ledger(self._ledger.latest.sequence)
+        for account in accounts.keys() - self._accounts.keys():
+            if (start := accounts[account][0]) > end:
+                yield f"{account} is watched from {start} on, the ledger ends at {end}"
 
     def _bring_up(self, accounts: Mapping[str, tuple[int, str]]) -> None:
         """Read on in the ledger, and for new accounts all of it."""

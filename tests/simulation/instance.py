@@ -148,6 +148,8 @@ class Instance:
 
     def _end(self, process: Process, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
+        if error is None and not process.is_dead and not self._stop.is_set():
+            error = RuntimeError("ended, and nobody has told it to")
         if error is not None and not process.is_dead:
             self.ended_by = error
         process.is_dead = True

@@ -29,7 +29,7 @@ from simulation.traffic import Customers
 from simulation.troubles import DAEMON, DatabaseTroubles, Supervisor
 from simulation.wire import Wire
 from simulation.words import Words
-from simulation.world import World
+from simulation.world import REST_S, World
 
 KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 DESK: Final = "desk"
@@ -121,9 +121,10 @@ def _instances(
 async def _end(supervisor: Supervisor) -> None:
     """Stop every daemon as an operator would."""
     supervisor.is_over = True
-    for instance in supervisor.instances:
-        if instance.is_running:
-            await instance.stop()
+    async with asyncio.timeout(REST_S):
+        for instance in supervisor.instances:
+            if instance.is_running:
+                await instance.stop()
 
 
 @asynccontextmanager

@@ -57,7 +57,14 @@ class Shops:
         return f"{self.merchant.url}/{number}"
 
     def receive(self, webhook: ReceivedWebhook) -> Answer:
-        """Check a webhook, and say how it is answered."""
+        """Check a webhook, and say how it is answered; one that breaks the checks is an alarm."""
+        try:
+            return self._receive(webhook)
+        except Exception as error:  # else it would be one more answer with 500
+            self.diary.alarm(f"webhook {webhook.id} to {webhook.path} broke a check: {error!r}")
+            raise
+
+    def _receive(self, webhook: ReceivedWebhook) -> Answer:
         told = self._told(webhook)
         for problem in self._problems(webhook, told):
             self.diary.alarm(f"webhook {webhook.id} to {webhook.path}: {problem}")

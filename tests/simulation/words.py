@@ -22,6 +22,7 @@ from paywatch.domain.policy import Policy
 from paywatch.domain.settlement import Outcome
 from paywatch.errors import HorizonError, InvalidInput, NotFound
 from paywatch.service.checkout import NewMerchant, SessionRequest
+from paywatch.sim.history import after_ledger
 from paywatch.store.held import CreditState
 from paywatch.store.retry import DATABASE_ERRORS
 from paywatch.wiring.house import House
@@ -116,6 +117,8 @@ class Words:
         session = await self._open(request)
         self.book.sessions[session.id] = session
         self.book.opened_at[session.id] = self.town.latest
+        if session.opened_position > after_ledger(self.town.latest):
+            self.diary.alarm(f"{session.id} was opened at {session.opened_position}, in the future")
         self.diary.note(
             "words",
             f"opened {session.id} {session.reference}: {session.amount} {session.asset.code}"

@@ -53,20 +53,24 @@ class World:
         """Play both phases; what is found wrong is in the diary."""
         closing = asyncio.create_task(self.town.keep_closing())
         try:
-            await self._until_alarm(self._let_go_wrong())
-            await self._until_alarm(self._come_to_rest())
+            await self._until_alarm(self._let_go_wrong(), self.plan.minutes * 60 + REST_S)
+            await self._until_alarm(self._come_to_rest(), MOST_LEAPS * REST_S)
         finally:
             closing.cancel()
             await asyncio.gather(closing, return_exceptions=True)
 
-    async def _until_alarm(self, phase: Any) -> None:
-        """Play a phase, but end it at the first alarm."""
+    async def _until_alarm(self, phase: Any, longest_s: float) -> None:
+        """Play a phase, but end it at the first alarm, or if it takes far too long."""
         if self.diary.wrong:
             phase.close()
             return
         playing = asyncio.create_task(phase)
         alarm = asyncio.create_task(self.diary.alarmed.wait())
-        await asyncio.wait([playing, alarm], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            [playing, alarm], timeout=longest_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            self.diary.alarm(f"a phase has not ended after {longest_s} s")
         for task in (playing, alarm):
             if not task.done():
                 task.cancel()
