@@ -177,7 +177,10 @@ class Gate:
         process = current.get()
         if process is not None:
             step = Step(process, Kind.CONNECT, "", wrote=False)
-            if await self._turn(step) is not None:
+            trouble = await self._turn(step)
+            if trouble is Trouble.CRASH_AFTER:
+                await self._kill(process)
+            if trouble is not None:
                 raise psycopg.OperationalError("connection failed: connection refused")
         conn = await connect()
         pid = conn.pgconn.backend_pid
@@ -193,7 +196,8 @@ class Gate:
             return finish(Attempt(conn, gen))
         wrote = link.wrote or may_write(sql)
         try:
-            trouble = await self._turn(Step(link.process, kind, sql, wrote))
+            step = Step(link.process, kind, sql, wrote, link.is_in_transaction)
+            trouble = await self._turn(step)
         except asyncio.CancelledError:
             gen.close()
             raise

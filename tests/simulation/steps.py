@@ -44,12 +44,14 @@ class Step:
     Attributes:
         sql: its text on one line; empty but for a statement.
         wrote: whether its transaction has written anything, up to and with it.
+        is_in_transaction: whether one was open before it.
     """
 
     process: Process
     kind: Kind
     sql: str
     wrote: bool
+    is_in_transaction: bool = False
 
 
 def describe(gen: Gen) -> tuple[Kind, str]:

@@ -18,6 +18,7 @@ LONGEST_AWAY_S: Final = 90
 LONGEST_FREEZE_S: Final = 40
 LARGEST_JUMP_S: Final = 240  # less than the patience of the check of leases
 RESTART_S: Final = 20.0
+VOIDING: Final = frozenset({Trouble.SERIALIZATION, Trouble.DEADLOCK})
 
 
 class DatabaseTroubles:
@@ -57,6 +58,8 @@ class DatabaseTroubles:
         """Draw what happens; every kind is drawn for, so that one moves no other's draws."""
         kinds = self._kinds(step)
         drawn = [(trouble, self._rng.random() < rate) for trouble, rate in kinds]
+        if not step.is_in_transaction:  # there is nothing that could be void
+            drawn = [(trouble, hit) for trouble, hit in drawn if trouble not in VOIDING]
         if not self.is_on or self.is_exempt(step.process.name):
             return None
         found = self._crash(step) or next((trouble for trouble, hit in drawn if hit), None)
@@ -143,8 +146,10 @@ class Supervisor:
         return self._rng.choice(self.instances)
 
     async def _crash(self) -> None:
-        self._diary.fault("supervisor", "crash")
-        self._any().crash()
+        instance = self._any()
+        if instance.is_running:
+            self._diary.fault("supervisor", "crash")
+            instance.crash()
 
     async def _crash_at_statement(self) -> None:
         self._database.crash_soon(self._rng.randint(1, 40))
@@ -156,8 +161,10 @@ class Supervisor:
             await instance.stop()
 
     async def _freeze(self) -> None:
-        self._diary.fault("supervisor", "freeze")
-        self._any().freeze(self._rng.uniform(0.5, LONGEST_FREEZE_S))
+        instance, seconds = self._any(), self._rng.uniform(0.5, LONGEST_FREEZE_S)
+        if instance.is_running:
+            self._diary.fault("supervisor", "freeze")
+            instance.freeze(seconds)
 
     async def _jump(self) -> None:
         wrong = timedelta(seconds=self._rng.uniform(-LARGEST_JUMP_S, LARGEST_JUMP_S))
