@@ -54,10 +54,10 @@ BUGS: Final = (
         "leases-are-taken",
         OUTBOX,
         """\
-              AND d.state = 'pending' AND (d.lease_token IS NULL OR d.lease_until <= :now)
+              AND d.ended_at IS NULL AND (d.lease_token IS NULL OR d.lease_until <= :now)
               FOR UPDATE SKIP LOCKED) free""",
         """\
-              AND d.state = 'pending' FOR UPDATE SKIP LOCKED) free""",
+              AND d.ended_at IS NULL FOR UPDATE SKIP LOCKED) free""",
         "Two that claim in the same instant both have the delivery (lesson 4).",
         "integration/service/test_races.py::test_claims_of_the_same_instant_never_share_a_delivery",
     ),
