@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,7 +116,16 @@ def _run(root: Path, command: list[str]) -> tuple[int | None, str]:
     try:
         told, _ = process.communicate(timeout=LONGEST_S)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        told, _ = process.communicate()
+        told = _end(process)
         return None, told
     return process.returncode, told
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """End what takes too long, and its PostgreSQL with it if it still listens; gives its output."""
+    process.terminate()
+    try:
+        return process.communicate(timeout=60)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()[0]
