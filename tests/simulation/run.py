@@ -114,7 +114,7 @@ def _result(world: World, conn: psycopg.Connection[Any]) -> Result:
         payments=len(world.checks.money()),
         sessions=len(world.book.sessions),
         webhooks=world.shops.merchant.received.total,
-        met=dict(diary.met),
+        met=diary.met | world.town.struck,
         virtual_s=world.loop.time() - START_S,
         real_s=0.0,
         came=dict(conn.execute(_CAME).fetchall()),

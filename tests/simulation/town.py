@@ -1,6 +1,7 @@
 """The simulated network of one run: the ledger, its Horizons and what befalls them, and wallets."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -118,6 +119,12 @@ class Town:
         for faults in self.faults:
             faults.enabled = fail
 
+    @property
+    def struck(self) -> dict[str, int]:
+        """How often each fault of Horizon has happened."""
+        kinds = sum((faults.struck for faults in self.faults), Counter())
+        return {f"horizon_{kind}": count for kind, count in kinds.items()}
+
     async def go_away(self, seconds: float) -> None:
         """Take every Horizon away for a while."""
         if self._is_away:
@@ -201,7 +208,7 @@ async def open_town(
             diary=diary,
             clock=clock,
             rng=Random(f"{plan.seed}/town"),
-            faults=[network.faults],
+            faults=[network.faults, foreign.faults],
         )
         town.let_fail(fail=False)
         for number, horizon in enumerate(plan.horizons):
