@@ -28,10 +28,11 @@ _SHAPES = (
     (re.compile(r"(whs(?<!\wwhs)(?:ec|k)_)[A-Za-z0-9+/=_-]+"), rf"\1{REDACTED}"),
     # Up to the last @ before a space: an unescaped @ in a password is common.
     (re.compile(r"(postgres(?:ql)?(?:\+\w+)?://[^\s:/@]*:)\S+@"), rf"\1{REDACTED}@"),
-    (re.compile(r"(PAYWATCH_SECRET_KEY\W{1,8}?)[A-Za-z0-9+/_-]+=*"), rf"\1{REDACTED}"),
 )
 # libpq's `password=…`, in a connection string or a URL's query.
 _PASSWORD = re.compile(r"(?i)\b((?:ssl)?password\s*=\s*)('[^']*'|[^\s&\"'\\]+)")
+# Behind that one: it could take a password's name for the key, and leave the password.
+_KEY = re.compile(r"(PAYWATCH_SECRET_KEY\W{1,8}?)[A-Za-z0-9+/_-]+=*")
 
 # A shorter "secret" would redact half the log and say more than it hides.
 _SHORTEST_SECRET = 6
@@ -73,7 +74,7 @@ class Redactor:
             line = shape.sub(instead, line)
         if "password" in line.casefold():
             line = _PASSWORD.sub(rf"\1{REDACTED}", line)
-        return line
+        return _KEY.sub(rf"\1{REDACTED}", line)
 
     def __call__(self, _logger: WrappedLogger, _method: str, line: str) -> str:
         """Structlog's processor, after the renderer."""

@@ -225,6 +225,12 @@ def test_the_exact_secrets_are_redacted_longest_first() -> None:
     assert Redactor(["abcdef", "abcdefgh"]).redact("<abcdefgh>") == "<[redacted]>"
 
 
+def test_a_password_behind_a_keys_name_is_not_left_over() -> None:
+    """Its own name was taken for the key, and only that was redacted."""
+    line = Redactor([]).redact("PAYWATCH_SECRET_KEY= password=hunter-of-ducks")
+    assert "hunter" not in line
+
+
 def test_a_terminal_gets_lines_for_people() -> None:
     stream = Terminal()
     configure_logging("auto", "info", stream=stream)
