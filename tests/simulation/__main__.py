@@ -3,13 +3,12 @@
 import argparse
 import multiprocessing
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from simulation.jobs import Job, prepare, say
+from simulation.jobs import Job, end_well, prepare, say
 from simulation.run import Result
 from support.databases import Cluster, open_cluster
 
@@ -20,7 +19,7 @@ def main() -> None:
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is a part of the run
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "simulation", *sys.argv[1:]])  # noqa: S606 # ourselves
-    _end_well()
+    end_well()
     bad = 0
     met: Counter[str] = Counter()
     came: Counter[str] = Counter()
@@ -46,15 +45,10 @@ def _run_all(cluster: Cluster, options: argparse.Namespace) -> Iterator[list[Res
         for seed in options.seeds
         for turn in turns
     ]
-    with context.Pool(options.jobs, initializer=_end_well, maxtasksperchild=1) as pool:
+    with context.Pool(options.jobs, initializer=end_well, maxtasksperchild=1) as pool:
         results = pool.imap(Job.run, jobs, chunksize=1)
         for _ in options.seeds:
             yield [next(results) for _ in turns]
-
-
-def _end_well() -> None:
-    """Let SIGTERM end a process as Ctrl-C does: the cluster stops, and what is stopped goes on."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _tell(results: list[Result]) -> bool:

@@ -1,5 +1,6 @@
 """One run of a seed, in a process and on a database of its own."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +64,11 @@ class Job:
             return
         with (self.traces / f"{self.seed}.{self.turn}").open("w") as file:
             yield lambda line: print(line, file=file)
+
+
+def end_well() -> None:
+    """Let SIGTERM end a process as Ctrl-C does: the cluster stops, and what is stopped goes on."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def say(text: str) -> None:
