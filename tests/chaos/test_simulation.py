@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from simulation.checks import Checks, Look
 from simulation.jobs import TEMPLATE, prepare
 from simulation.plan import draw
 from simulation.run import simulate
@@ -59,7 +60,12 @@ SABOTAGE = {
     "a_credit_is_lost": (
         "AFTER INSERT ON credits",
         "DELETE FROM credits WHERE operation_id = NEW.operation_id AND NEW.outcome = 'applied'",
-        "it is no credit",
+        "invariant paid_if_and_only_if_credited",
+    ),
+    "a_cursor_leaps_over_a_ledger": (
+        "BEFORE UPDATE ON cursors",
+        "IF NEW.position > OLD.position THEN NEW.position := NEW.position + 4294967296; END IF",
+        "the ledger ends at",
     ),
     "settling_never_gets_on": (
         "BEFORE INSERT ON credits",
@@ -110,3 +116,20 @@ def test_the_checks_see(prepared: Cluster, name: str) -> None:
         conn.execute(f"CREATE TRIGGER sabotage {when} FOR EACH ROW EXECUTE FUNCTION sabotage()")
     result = simulate(1, url)
     assert any(problem in found for found in result.wrong), result.wrong
+
+
+@pytest.mark.timeout(300)
+def test_a_credit_that_is_missing_behind_its_cursor_is_seen(
+    prepared: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Checks.look
+
+    def without_the_first(checks: Checks) -> Look:
+        seen = look(checks)
+        for key in sorted(seen.credits)[:1]:
+            del seen.credits[key]
+        return seen
+
+    monkeypatch.setattr(Checks, "look", without_the_first)
+    result = simulate(1, prepared.copy(TEMPLATE, "missing"))
+    assert any("it is no credit" in found for found in result.wrong), result.wrong

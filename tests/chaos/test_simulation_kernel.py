@@ -36,6 +36,15 @@ def test_a_day_of_waiting_takes_no_time() -> None:
     run(main)
 
 
+def test_whoever_waits_for_next_to_nothing_gets_there() -> None:
+    async def main(loop: SimulatedLoop) -> None:
+        began = loop.time()
+        await asyncio.sleep(1e-14)  # less than one step of the clock's numbers
+        assert loop.time() > began
+
+    run(main)
+
+
 def test_tasks_that_wait_for_each_other_are_found() -> None:
     async def main(_loop: SimulatedLoop) -> None:
         await asyncio.Event().wait()

@@ -106,7 +106,7 @@ class Checks:
         """Check everything; what is wrong is an alarm."""
         self.looks += 1
         try:
-            for problem in self.problems(self._look()):
+            for problem in self.problems(self.look()):
                 self._diary.alarm(problem)
         except Exception as error:  # noqa: BLE001 # else it would be taken for the daemon's own
             self._diary.alarm(f"a check broke: {error!r}")
@@ -131,10 +131,7 @@ class Checks:
         return self._money
 
     def look(self) -> Look:
-        """Look at the database."""
-        return self._look()
-
-    def _look(self) -> Look:
+        """Look at the database, all at one moment."""
         now = self._clock()
         values = {
             "since": datetime.min.replace(tzinfo=now.tzinfo),
