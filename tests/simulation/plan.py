@@ -254,7 +254,7 @@ def _answers(dice: _Dice) -> AnswerRates:
         hang=dice.rate(0.2),
         reset=dice.rate(0.4),
         redirect=dice.rate(0.2),
-        gone=dice.rate(0.03),
+        gone=dice.rate(0.004),  # for good: what comes later is told to nobody
         slow=dice.rate(0.3),
         huge=dice.rate(0.2),
     )

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import psycopg
 from psycopg import waiting
@@ -179,7 +179,7 @@ class Gate:
             step = Step(process, Kind.CONNECT, "", wrote=False)
             trouble = await self._turn(step)
             if trouble is Trouble.CRASH_AFTER:
-                await self._kill(process)
+                self._kill(process)
             if trouble is not None:
                 raise psycopg.OperationalError("connection failed: connection refused")
         conn = await connect()
@@ -229,7 +229,7 @@ class Gate:
             self._trace.note(process.name, "committed")
             self.on_commit(process)
         if trouble is Trouble.CRASH_AFTER:
-            await self._kill(process)
+            self._kill(process)
         if trouble is Trouble.LOST_AFTER:
             self._break(link)
             link.conn.pgconn.exec_(b"")  # finds out
@@ -249,7 +249,7 @@ class Gate:
         what = f"{step.kind} {step.sql[:60]}".rstrip()
         self._trace.note(process.name, f"{what} !{trouble}" if trouble else what)
         if trouble is Trouble.CRASH_BEFORE:
-            await self._kill(process)
+            self._kill(process)
         return trouble
 
     async def _complete(self, link: _Link, attempt: Attempt) -> Any:
@@ -296,10 +296,14 @@ class Gate:
         if self._blocked.pop(link, None) is not None:
             os.kill(link.pid, signal.SIGCONT)
 
-    async def _kill(self, process: Process) -> None:
-        """Kill a process from within: nothing of it goes on."""
+    def _kill(self, process: Process) -> NoReturn:
+        """Kill a process from within: nothing of it goes on.
+
+        Whoever is in the middle of something is cut off there, and does not wait to be: what
+        SQLAlchemy does at the end of a connection is shielded, and nobody would cancel it.
+        """
         process.on_crash()
-        await asyncio.Event().wait()  # until it is cleared away
+        raise asyncio.CancelledError
 
     # the server
 

@@ -153,8 +153,11 @@ class Customers:
             self.pay(session)
 
     def _pay_part(self) -> None:
+        """A part; or just what the merchant tolerates, or a stroop less."""
         if session := self._session():
-            self.pay(session, self._part_of(session))
+            least = session.terms.least_amount
+            bounds = [format_stroops(amount) for amount in (least, max(1, least - 1))]
+            self.pay(session, self.rng.choice([self._part_of(session), *bounds]))
 
     def _pay_too_much(self) -> None:
         if session := self._session():
