@@ -38,7 +38,7 @@ COUNTS: Final = """
 SELECT count(*) FILTER (WHERE status = 'paid'), (SELECT count(*) FROM payments),
        (SELECT count(*) FROM credits), (SELECT count(*) FROM events) FROM checkout_sessions"""
 
-ABOUT: Final = """\\
+ABOUT: Final = """\
 A daemon in a process of its own, with every role, is started on a backlog of payments to one
 account, each for another open session. Another process writes Horizon's pages as they are asked
 for. What is told is the kernel's own figure of the most memory that the daemon ever had resident
