@@ -16,6 +16,9 @@ table. Ratios are worked out round by round: the median is that of the rounds' r
 `make bench` measures all quick ones, `make bench BENCH=settling` one. With `BENCH_ARGS=--save` the
 figures are written to [figures/](figures) as JSON, and this page and its plots are written anew
 from them. `BENCH_ARGS=--help` shows what else each can be told.
+
+All but the last of those shown were measured with `chrt -r 5` before the command, while `make soak`
+took a twentieth of the machine beside them.
 """
 
 SIGNS = {Sense.AT_LEAST: "≥", Sense.AT_MOST: "≤"}
