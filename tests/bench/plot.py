@@ -10,7 +10,7 @@ from math import floor, log10
 from bench.page import number
 from bench.result import Comparison, Contestant, Result
 
-WIDTH, LEFT, RIGHT = 760, 190, 130  # pixels; the names are left of the bars, the figures right
+WIDTH, LEFT, RIGHT = 810, 190, 180  # pixels; the names are left of the bars, the figures right
 ROW, BAR, TOP, BOTTOM = 44, 22, 46, 52
 STYLE = """\
   text { font: 13px system-ui, sans-serif; fill: #24292f }
