@@ -7,6 +7,7 @@ standard input, a number, is answered by that many arrivals as JSON, once they a
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -114,7 +115,9 @@ class Receiver:
 def receiving() -> Iterator[Receiver]:
     """Run a receiver."""
     command = [sys.executable, "-m", "bench.receiver"]
-    with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:  # noqa: S603 - our own command
+    # Whoever has found this module finds it in the other process, too: pytest sets no PYTHONPATH.
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=env) as process:  # noqa: S603 - our own command
         assert process.stdout is not None
         try:
             yield Receiver(process, f"http://127.0.0.1:{int(process.stdout.readline())}")
