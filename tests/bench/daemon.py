@@ -12,7 +12,7 @@ from support.site import KEY, environ_of
 @contextmanager
 def running_daemon(
     url: str, log: Path, *arguments: str, settings: Mapping[str, str] | None = None
-) -> Iterator[None]:
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run `paywatch run`; behind the block it is stopped, and must have ended well.
 
     Args:
@@ -35,7 +35,7 @@ def running_daemon(
         subprocess.Popen(command, env=environ, stderr=stderr) as process,  # noqa: S603 - our own command
     ):
         try:
-            yield
+            yield process
         except BaseException:
             process.kill()
             raise

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from subprocess import PIPE, Popen
 from typing import Any, Final
 
 from aiohttp import web
 
+from bench.far_end import listen, started
 from bench.ledger import A_LEDGER, PAGE, Recorded
 from bench.replay import HAL, HELLO, STREAM
 from paywatch.domain.events import iso
@@ -134,26 +134,15 @@ def _pattern(record: dict[str, Any]) -> str:
 
 async def serve(endless: Endless) -> None:
     """Listen until cancelled."""
-    app = web.Application()
-    app.router.add_get("/{path:.*}", endless.answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    sys.stdout.write("http://{}:{}\n".format(*runner.addresses[0][:2]))
-    sys.stdout.flush()
+    await listen(endless.answer)
     await asyncio.Event().wait()
 
 
 @contextmanager
 def paying(file: Path, payments: int) -> Iterator[str]:
     """Serve so many payments from another process; gives the URL."""
-    command = [sys.executable, "-m", "bench.endless", str(file), str(payments)]
-    with Popen(command, stdout=PIPE, text=True) as process:  # noqa: S603 - our own command
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+    with started("bench.endless", file, payments) as horizon:
+        yield horizon.heard()
 
 
 if __name__ == "__main__":

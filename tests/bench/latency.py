@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
@@ -29,7 +28,6 @@ from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import generate_secret
 from support import ENDPOINT_ID
 from support.databases import Cluster
-from support.shops import Opening
 from support.site import KEY
 
 EVENLY, BURSTS = "evenly", "in bursts"
@@ -77,17 +75,8 @@ class Bench:
         """Make the databases, and keep the ledgers in files for Horizon's process."""
         for number, ledger in enumerate(self.ledgers.values()):
             name = f"prepared_{number}"
-            operations, due = len(ledger.transactions), ledger.closed_at + timedelta(days=30)
             url = self.cluster.create(name)
-            opening = Opening(
-                [ledger.account],
-                operations,
-                ledger.begin,
-                ledger.closed_at,
-                [due],
-                asset=ledger.asset,
-            )
-            opening.write(url)
+            ledger.opening(len(ledger.transactions)).write(url)
             with psycopg.connect(url) as conn:
                 sealed = Vault(base64.b64decode(KEY)).seal(generate_secret(), ENDPOINT_ID)
                 told = [f"{self.receiver.url}/webhooks", sealed]

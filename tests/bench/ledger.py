@@ -7,7 +7,7 @@ not spend the processor on making records.
 import json
 import pickle
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -16,6 +16,7 @@ from stellar_sdk import ChangeTrust, IdMemo
 
 from paywatch.domain.ledger import Position
 from paywatch.sim import NetworkSettings, SimNetwork, asset_of
+from support.shops import Opening
 
 PAGE: Final = 200
 A_LEDGER: Final = 100  # payments in each
@@ -48,6 +49,13 @@ class Recorded:
     documents: dict[str, bytes]
     pages: dict[str, bytes]
     transactions: list[tuple[str, bytes]]
+
+    def opening(self, sessions: int, *, days: int = 30, told: bool = True) -> Opening:
+        """One merchant with so many sessions, opened before the first payment, due after days."""
+        due = self.closed_at + timedelta(days=days)
+        return Opening(
+            [self.account], sessions, self.begin, self.closed_at, [due], told, self.asset
+        )
 
     def save(self, file: Path) -> None:
         """Write it for another process."""

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import PIPE, Popen
 from typing import Any
 
 from aiohttp import web
 
+from bench.far_end import FarEnd, listen, say, started
 from bench.ledger import Recorded
 from bench.replay import GOODBYE, HAL, HELLO, STREAM
 
@@ -103,48 +103,33 @@ class Live:
 
 async def serve(ledger: Recorded, burst: int, every_s: float) -> None:
     """Listen until cancelled."""
-    live, app = Live(ledger), web.Application()
-    app.router.add_get("/{path:.*}", live.answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    _say("http://{}:{}".format(*runner.addresses[0][:2]))
+    live = Live(ledger)
+    await listen(live.answer)
     await live.opened.wait()
     await asyncio.sleep(1)
     await live.show(burst, every_s)
-    _say(live.shown_at)
+    say(live.shown_at)
     await asyncio.Event().wait()
-
-
-def _say(what: object) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
 
 
 @dataclass(frozen=True, slots=True)
 class Showing:
     """The Horizon as its parent sees it."""
 
-    process: "Popen[str]"
+    far_end: FarEnd
     url: str
 
     def shown_at(self) -> Sequence[float]:
         """Wait until all was shown: when each payment was, in order."""
-        assert self.process.stdout is not None
-        moments: list[float] = json.loads(self.process.stdout.readline())
+        moments: list[float] = self.far_end.heard()
         return moments
 
 
 @contextmanager
 def showing(file: Path, burst: int, every_s: float) -> Iterator[Showing]:
     """Show a recorded ledger from another process."""
-    command = [sys.executable, "-m", "bench.live", str(file), str(burst), str(every_s)]
-    with Popen(command, stdout=PIPE, text=True) as process:  # noqa: S603 - our own command
-        assert process.stdout is not None
-        try:
-            yield Showing(process, json.loads(process.stdout.readline()))
-        finally:
-            process.terminate()
+    with started("bench.live", file, burst, every_s) as horizon:
+        yield Showing(horizon, horizon.heard())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,9 @@
 """How much memory a daemon takes for a backlog of a million operations, beside ten thousand."""
 
 import asyncio
-import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
@@ -16,6 +13,7 @@ from typing import Final
 import psycopg
 
 from bench.benchmark import Benchmark
+from bench.daemon import running_daemon
 from bench.endless import paying, position_of
 from bench.ledger import PAGE, record
 from bench.machine import describe
@@ -25,8 +23,6 @@ from bench.rounds import by_turns
 from paywatch.domain.ledger import Position
 from support.databases import Cluster
 from support.processes import peak_mib
-from support.shops import Opening
-from support.site import KEY, environ_of
 
 FEW: Final = 10_000  # operations
 GOAL_MIB: Final = 150
@@ -58,47 +54,26 @@ class Bench:
     def peak_mib(self, operations: int) -> float:
         """Have a daemon settle a backlog; gives the most memory that it had."""
         url, ledger = self._cluster.create("backlog"), self._ledger
-        due = ledger.closed_at + timedelta(days=3650)
-        opening = Opening(
-            [ledger.account],
-            operations,
-            ledger.begin,
-            ledger.closed_at,
-            [due],
-            told=False,
-            asset=ledger.asset,
-        )
-        opening.write(url)
-        with paying(self._file, operations) as horizon_url, self._daemon(url, horizon_url) as pid:
+        ledger.opening(operations, days=3650, told=False).write(url)
+        with (
+            paying(self._file, operations) as horizon_url,
+            self._daemon(url, horizon_url) as daemon,
+        ):
             _wait_until_read(url, position_of(ledger.begin.ledger + 1, operations - 1))
-            peak = peak_mib(pid)
+            peak = peak_mib(daemon.pid)
         with psycopg.connect(url) as conn:
             row = conn.execute(COUNTS).fetchone()
         assert row == (operations,) * 4, f"not everything was settled once: {row} of {operations}"
         self._cluster.drop("backlog")
         return peak
 
-    @contextmanager
-    def _daemon(self, url: str, horizon_url: str) -> Iterator[int]:
+    def _daemon(self, url: str, horizon_url: str) -> AbstractContextManager["Popen[bytes]"]:
         settings = {
-            "PAYWATCH_DATABASE_URL": url,
-            "PAYWATCH_SECRET_KEY": KEY,
             "PAYWATCH_HORIZON_URL": horizon_url,
             "PAYWATCH_NETWORK_PASSPHRASE": self._ledger.passphrase,
             "PAYWATCH_HORIZON_HOURLY_REQUESTS": "10000000",
-            "PAYWATCH_HTTP_PORT": "0",
-            "PAYWATCH_LOG_FORMAT": "json",
         }
-        command = [sys.executable, "-m", "paywatch", "run"]
-        with (
-            self._file.with_name("log").open("w") as log,
-            Popen(command, env=environ_of(settings), stdout=log, stderr=log) as process,  # noqa: S603 - our own command
-        ):
-            try:
-                yield process.pid
-            finally:
-                process.terminate()
-                assert process.wait(60) == 0, "the daemon did not end as it should"
+        return running_daemon(url, self._file.with_name("log"), settings=settings)
 
 
 def _wait_until_read(url: str, last: Position) -> None:

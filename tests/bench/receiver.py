@@ -1,20 +1,19 @@
 """`python -m bench.receiver`: the merchants' server, in a process of its own.
 
 It reads just enough of HTTP to answer 200 to a POST and to note when each came, so that it costs
-the sender's machine as little as may be. Its port is printed once it listens; each line on its
+the sender's machine as little as may be. Its URL is printed once it listens; each line on its
 standard input, a number, is answered by that many arrivals as JSON, once they are there.
 """
 
 import asyncio
-import json
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from subprocess import PIPE, Popen
 from typing import Final
+
+from bench.far_end import FarEnd, say, started
 
 LONGEST_S: Final = 120.0
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -77,23 +76,18 @@ async def serve() -> None:
     """Listen until the standard input ends."""
     arrivals, loop = _Arrivals(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(arrivals), "127.0.0.1", 0)
-    _say(server.sockets[0].getsockname()[1])
+    say("http://{}:{}".format(*server.sockets[0].getsockname()[:2]))
     asked = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(asked), sys.stdin)
     while line := await asked.readline():
-        _say(await arrivals.take(int(line)))
-
-
-def _say(what: object) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
+        say(await arrivals.take(int(line)))
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
     """The receiver as its parent sees it."""
 
-    process: "Popen[str]"
+    far_end: FarEnd
     url: str
 
     def take(self, count: int) -> list[tuple[str, float]]:
@@ -102,11 +96,7 @@ class Receiver:
         Raises:
             AssertionError: they have not come within LONGEST_S.
         """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{count}\n")
-        self.process.stdin.flush()
-        came = [(id_, at) for id_, at in json.loads(self.process.stdout.readline())]
+        came = [(id_, at) for id_, at in self.far_end.ask(count)]
         assert len(came) >= count, f"only {len(came)} of {count} webhooks have come"
         return came
 
@@ -114,15 +104,8 @@ class Receiver:
 @contextmanager
 def receiving() -> Iterator[Receiver]:
     """Run a receiver."""
-    command = [sys.executable, "-m", "bench.receiver"]
-    # Whoever has found this module finds it in the other process, too: pytest sets no PYTHONPATH.
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=env) as process:  # noqa: S603 - our own command
-        assert process.stdout is not None
-        try:
-            yield Receiver(process, f"http://127.0.0.1:{int(process.stdout.readline())}")
-        finally:
-            process.terminate()
+    with started("bench.receiver") as receiver:
+        yield Receiver(receiver, receiver.heard())
 
 
 if __name__ == "__main__":

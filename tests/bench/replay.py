@@ -10,10 +10,10 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import PIPE, Popen
 
 from aiohttp import web
 
+from bench.far_end import listen, started
 from bench.ledger import Recorded
 
 HELLO = b'retry: 1000\nevent: open\ndata: "hello"\n\n'
@@ -69,26 +69,15 @@ class Replay:
 
 async def serve(ledger: Recorded) -> None:
     """Listen until cancelled."""
-    app = web.Application()
-    app.router.add_get("/{path:.*}", Replay(ledger).answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    sys.stdout.write("http://{}:{}\n".format(*runner.addresses[0][:2]))
-    sys.stdout.flush()
+    await listen(Replay(ledger).answer)
     await asyncio.Event().wait()
 
 
 @contextmanager
 def replaying(file: Path) -> Iterator[str]:
     """Serve a recorded ledger from another process; gives the URL."""
-    command = [sys.executable, "-m", "bench.replay", str(file)]
-    with Popen(command, stdout=PIPE, text=True) as process:  # noqa: S603 - our own command
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+    with started("bench.replay", file) as horizon:
+        yield horizon.heard()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import gc
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from paywatch.horizon.pages import place
 from paywatch.horizon.records import parse_record
 from paywatch.telemetry import configure_logging
 from support.databases import Cluster
-from support.shops import Opening
 
 OURS, FLOOR, NAIVE = "paywatch", "the floor", "the naive loop"
 POLARIS, POLARIS_BEST = "polaris", "polaris at best"
@@ -104,16 +102,7 @@ class Bench:
 
 def _prepare(cluster: Cluster, ledger: Recorded) -> Prepared:
     """Make the database that is copied: one session for each payment."""
-    operations, due = len(ledger.transactions), ledger.closed_at + timedelta(days=30)
-    opening = Opening(
-        [ledger.account],
-        operations,
-        ledger.begin,
-        ledger.closed_at,
-        [due],
-        asset=ledger.asset,
-    )
-    opening.write(cluster.create("prepared"))
+    ledger.opening(len(ledger.transactions)).write(cluster.create("prepared"))
     return Prepared(cluster, "prepared")
 
 

@@ -6,12 +6,10 @@ nobody disturbed.
 """
 
 import asyncio
-import os
 import signal
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -31,10 +29,6 @@ STARTED_AT: Final = datetime(2026, 11, 1, tzinfo=UTC)
 PREPARED: Final = "prepared"
 LONGEST_S: Final = 120.0  # for one process to end by itself
 LITTLE_S: Final = 0.05  # about what settling one page takes
-_BACKENDS: Final = """
-SELECT pid FROM pg_stat_activity
- WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
- ORDER BY state = 'active' DESC, pid"""
 _WRITES: Final = """
 SELECT 1 FROM pg_stat_activity
  WHERE datname = current_database() AND backend_xid IS NOT NULL LIMIT 1"""
@@ -70,7 +64,7 @@ class Trial:
         name = f"round_{self.figures.rounds}"
         url = self.cluster.copy(PREPARED, name)
         if kill_server:
-            await self._kill_server(url)
+            await self._kill_server(name)
         wanted = self.figures.kills + kills
         while self.figures.kills < wanted:
             await self._kill_one(url, at_once)
@@ -93,11 +87,14 @@ class Trial:
             await asyncio.gather(*(other.ended(LONGEST_S) for other in others))
         self.figures.places.update(_places(url))
 
-    async def _kill_server(self, url: str) -> None:
+    async def _kill_server(self, name: str) -> None:
         """Kill PostgreSQL beneath a backfill: all its connections break, and it recovers."""
+        url = self.cluster.url(name)
         async with self._backfills(url, 1) as (program,):
             await self._random_moment(url, program)
-            self.figures.servers_killed += _kill_backend(url)
+            with suppress(ValueError):  # it was done already
+                self.cluster.kill_backend(name)
+                self.figures.servers_killed += 1
             await program.ended(LONGEST_S)
 
     async def _to_the_end(self, url: str, at_once: int) -> list[int]:
@@ -181,26 +178,3 @@ def _places(url: str) -> list[int]:
     with psycopg.connect(url) as conn:
         rows = conn.execute("SELECT position FROM cursors WHERE end_position IS NOT NULL")
         return [row[0] for row in rows]
-
-
-def _kill_backend(url: str) -> int:
-    """Kill one that serves this database, as the system does when memory is out."""
-    with psycopg.connect(url) as conn:
-        pids = [row[0] for row in conn.execute(_BACKENDS)]
-    for pid in pids[:1]:
-        os.kill(pid, signal.SIGKILL)
-        _wait_for_server(url)
-    return len(pids[:1])
-
-
-def _wait_for_server(url: str) -> None:
-    """Wait until it has recovered; polled, for a server that is away tells nobody."""
-    deadline = time.monotonic() + LONGEST_S
-    while True:
-        try:
-            psycopg.connect(url).close()
-        except psycopg.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-        else:
-            return

@@ -51,6 +51,9 @@ class Cluster:
         """Kill one that serves a database, as the system does when memory is out.
 
         All connections of the server break, and it recovers. Gives back when it serves again.
+
+        Raises:
+            ValueError: nobody is connected to it.
         """
         with psycopg.connect(self.server, autocommit=True) as conn:
             [(pid,)] = conn.execute(_A_BACKEND, [name]).fetchall()
