@@ -42,11 +42,13 @@ QUESTIONS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 }
 
 ABOUT: Final = """\
-The database of the year's business above, with ten million sessions that are healthy and over, and
-the thousands that are open. Each statement that the daemon repeats is executed as it is, and undone
-where it changes something. Beside it stand the rows that it read, by PostgreSQL's own count, and
-the milliseconds are the server's, too. Recovery and the invariants look at the last seven days, so
-they read a fiftieth of the year; everything else reads what is open, due or in flight.
+The database of the year's business above, with ten million sessions that are healthy and over. The
+same `--directory` for both brings what the settling above has left there, too: open sessions, and
+deliveries that wait, as many as the gauges read. Each statement by which the daemon looks after its
+tables is executed as it is, and undone where it changes something. Beside it stand the rows that it
+read, by PostgreSQL's own count, and the milliseconds are the server's, too. Recovery and the
+invariants look at the last seven days, with all that belongs to them: a fiftieth of the year, and
+what the settling above has paid. Everything else reads what is open, due or in flight.
 """
 
 

@@ -33,8 +33,9 @@ A daemon in mode `network` reads everybody's payments and keeps those to the acc
 watches. Pages of a network on which one operation of a hundred is for a watched account lie in
 memory, as Horizon wrote them. They are parsed by Python's `json.loads` and thrown away; and they
 are read as the daemon reads them, up to the batch that would be settled: parsed strictly, checked
-for their order, and filtered. The accounts are in a set, so a thousand times as many cost a look-up
-in a table that no cache of the processor holds whole any more. Fetching and settling are left out.
+for their order, and filtered. The accounts are in a set: a thousand times as many make it larger
+(1.6 MB, which fits into a processor's cache) and a look-up hardly longer. Told is the time of the
+processor, garbage collection included. Fetching and settling are left out.
 """
 
 

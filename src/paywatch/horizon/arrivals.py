@@ -30,8 +30,9 @@ class Arrivals:
     async def take(self, until: float) -> list[Raw]:
         """Give what has arrived; wait for the first record until `until` on the loop's clock.
 
-        Nothing waits for company: what is here goes at once, and what comes while it is settled
-        makes the next batch. Empty at the time limit.
+        Nothing waits for company: what is here goes at once. While it is settled, the first that
+        comes makes the next batch, and what comes after that the one behind. Empty at the time
+        limit.
 
         Raises:
             HorizonUnavailable: the connection has ended and all its records were handed out.
