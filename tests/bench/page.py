@@ -13,6 +13,13 @@ on one machine, in rounds by turns, and each run checks that its work was done. 
 over to another machine is the ratio; the absolute figures are those of the machine named below each
 table. Ratios are worked out round by round: the median is that of the rounds' ratios.
 
+What such a figure cannot say: PostgreSQL, Horizon and the receiver share the machine's processors
+with what is measured, and there is no network between them. Slower disks, distant servers and
+several processes at once were not tried. A goal counts as reached if the median reaches it; where
+the rounds lie on both sides of it, another run may say otherwise. The daemon has its default
+settings, but for addresses and keys, webhooks to its own machine, which are allowed, and requests
+to Horizon, of which it may make any number.
+
 `make bench` measures all quick ones, `make bench BENCH=settling` one. With `BENCH_ARGS=--save` the
 figures are written to [figures/](figures) as JSON, and this page and its plots are written anew
 from them. `BENCH_ARGS=--help` shows what else each can be told.
