@@ -26,7 +26,7 @@ def main() -> None:
     first, _, last = options.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     controls = [] if options.no_control else _control(bugs, seeds)
-    if any(control.caught for control in controls):
+    if any(control.by for control in controls):
         sys.exit("the sources as they are do not pass: nothing can be said of the bugs")
     with ThreadPoolExecutor(options.jobs) as pool:
         verdicts = tuple(pool.map(lambda bug: _say(try_bug(bug, seeds)), bugs))
@@ -51,7 +51,7 @@ def _control(bugs: list[Bug], seeds: range) -> list[Verdict]:
 
 
 def _say(verdict: Verdict) -> Verdict:
-    what = f"caught by {verdict.by}" if verdict.caught else "passed"
+    what = f"caught by {verdict.by}" if verdict.caught else verdict.by or "passed"
     where = f"{verdict.seeds:3} seeds" if verdict.seeds else "    tests"
     print(f"{verdict.bug:34} {where} {verdict.seconds:6.1f} s  {what}", flush=True)  # noqa: T201
     return verdict

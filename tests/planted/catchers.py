@@ -29,8 +29,8 @@ class Verdict:
     """What became of one bug.
 
     Attributes:
-        caught: whether anything failed.
-        by: the check's words, or the test's name; empty if nothing was caught.
+        caught: whether a check failed; what could not be run at all has caught nothing.
+        by: the check's words, or the test's name, or why nothing can be said; empty if all passed.
         seeds: how many were run, the one that caught it with them; 0 for a test.
         seconds: by the wall clock.
     """
@@ -68,11 +68,10 @@ def simulate(root: Path, name: str, seeds: range) -> Verdict:
     command = ["-m", "simulation", "--jobs", "1", "--until-wrong", "--seeds"]
     ended, told = _run(root, [*command, f"{seeds.start}-{seeds.stop - 1}"])
     seconds = time.monotonic() - began
-    if not ended:  # a run that had to be ended says nothing: the machine may be slow
-        by = "it did not end" if ended is None else ""
-        return Verdict(name, caught=False, by=by, seeds=len(seeds), seconds=seconds)
     failed = _SEED.search(told)
-    tried = int(failed.group(1)) - seeds.start + 1 if failed else len(seeds)
+    if failed is None:
+        return Verdict(name, caught=False, by=_why(ended), seeds=len(seeds), seconds=seconds)
+    tried = int(failed.group(1)) - seeds.start + 1
     return Verdict(name, caught=True, by=_what_was_wrong(told), seeds=tried, seconds=seconds)
 
 
@@ -93,7 +92,14 @@ def run_tests(root: Path, name: str, nodes: list[str]) -> Verdict:
     ended, told = _run(root, ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *paths])
     seconds = time.monotonic() - began
     found = _FAILED.search(told)
-    return Verdict(name, bool(ended), found.group(1)[:200] if found else "", 0, seconds)
+    if found is None:
+        return Verdict(name, caught=False, by=_why(ended), seeds=0, seconds=seconds)
+    return Verdict(name, caught=True, by=found.group(1)[:200], seeds=0, seconds=seconds)
+
+
+def _why(ended: int | None) -> str:
+    """Why no check has failed: for how it ended, with None for what had to be ended."""
+    return {0: "", None: "it did not end"}.get(ended, "it could not be run")
 
 
 def _run(root: Path, command: list[str]) -> tuple[int | None, str]:

@@ -27,10 +27,10 @@ make planted
 make planted PLANTED_ARGS='no-fold a-fresh-webhook-id --seeds 0-9'
 ```
 
-It exits with 1 if one of them survives: that is a check that is missing. The page is written by
-`make planted PLANTED_ARGS=--write`, from `planted.json`. The list is `tests/planted`; a
-test keeps every text true to the sources, and another tries the first of the table and a few more
-each time that the suite is run.
+It exits with 1 if one of them survives: that is a check that is missing. What cannot be run at all,
+or does not end, is not caught either. The page is written by `make planted PLANTED_ARGS=--write`,
+from `planted.json`. The list is `tests/planted`; a test keeps every text true to the sources, and
+another tries the first of the table and a few more each time that the suite is run.
 
 Seen at commit `{commit}`, by `{command}`, with seeds {seeds}: **{caught} of {number} were caught**,
 {simulated} of them by the simulation, in {median} seed(s) at the median and {most} at most.
