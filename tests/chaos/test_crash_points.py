@@ -85,7 +85,7 @@ async def test_who_was_frozen_with_a_lease_and_lost_it_records_nothing(
     database_url: str, tmp_path: Path
 ) -> None:
     async with open_trial(database_url, tmp_path) as trial:
-        await freeze_at(trial, TELLING, "post: head read", 0.5)
+        await freeze_at(trial, TELLING, "post: head read", None)
         await trial.rest()
     assert trial.figures.different == []
 

@@ -88,7 +88,7 @@ async def _until_moment(site: Site, daemon: Program, rng: Random) -> str:
 
 
 async def _expire_leases(site: Site) -> None:
-    """Play the clock's part: the leases of the killed dispatcher run out now, not in 30 s."""
+    """Play the clock's part: the leases of the killed dispatcher run out now, not in a minute."""
     url = site.settings["PAYWATCH_DATABASE_URL"]
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         await conn.execute(

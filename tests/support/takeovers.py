@@ -172,7 +172,7 @@ class Rivals:
         self._enough.set()
         await self._paying
         await becomes(lambda: self._told_of(0))
-        # The clock's part: leases of killed and frozen dispatchers run out now, not in 30 s.
+        # The clock's part: leases of killed and frozen dispatchers run out now, not in a minute.
         await self.conn.execute(
             "UPDATE deliveries SET lease_until = now() WHERE lease_token IS NOT NULL"
         )

@@ -42,11 +42,12 @@ async def freeze_at(trial: Trial, scene: Scene, point: str, seconds: float | Non
         trial: whose daemon.
         scene: what it does.
         point: where it is stopped.
-        seconds: how long; None until the other one has done all that was left.
+        seconds: how long; None until the other one has taken over and done all that was left.
     """
     frozen = await stopped_at(trial, scene, point)
     other = await trial.daemon()
     if seconds is None:
+        await trial.town.expire_leases()
         await trial.rests(other)
     else:
         await asyncio.sleep(seconds)

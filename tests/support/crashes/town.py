@@ -132,7 +132,7 @@ class Town:
         return [] if cursor.description is None else await cursor.fetchall()
 
     async def expire_leases(self) -> None:
-        """Play the clock's part: the leases of a killed dispatcher run out now, not in 30 s."""
+        """Play the clock's part: the leases of a killed dispatcher run out now, not in a minute."""
         await self.execute(
             "UPDATE deliveries SET lease_until = now() WHERE lease_token IS NOT NULL"
         )
