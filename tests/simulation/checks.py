@@ -118,8 +118,8 @@ class Checks:
         yield from self._problems_of_cursors(look.cursors)
         yield from self._problems_of_accounts(look.accounts)
         self._bring_up(look.accounts)
-        for key in look.credits.keys() - self._known.keys():
-            yield from self._problems_of_credit(key, look.credits[key])
+        for key, found in look.credits.items() - self._known.items():
+            yield from self._problems_of_credit(key, found)
         yield from self._missing(look)
         if self._known.keys() - look.credits.keys():
             yield "a credit has gone"
@@ -150,10 +150,13 @@ class Checks:
         self._cursors |= cursors
 
     def _problems_of_accounts(self, accounts: Mapping[str, tuple[int, str]]) -> Iterator[str]:
-        """Where watching began is the database's word: money before it is nobody's."""
+        """Where watching began is the database's word, once: money before it is nobody's."""
         end = after_ledger(self._ledger.latest.sequence)
-        for account in accounts.keys() - self._accounts.keys():
-            if (start := accounts[account][0]) > end:
+        for account, (start, _) in accounts.items():
+            before, _ = self._accounts.get(account, (start, ""))
+            if start != before:
+                yield f"{account} was watched from {before} on, and is from {start} on"
+            if start > end:
                 yield f"{account} is watched from {start} on, the ledger ends at {end}"
 
     def _bring_up(self, accounts: Mapping[str, tuple[int, str]]) -> None:
@@ -188,7 +191,8 @@ class Checks:
 
 
 def _follows(before: tuple[int, int, int], after: tuple[int, int, int]) -> bool:
-    return after[0] > before[0] or (after[1] >= before[1] and after[2] >= before[2])
+    """Neither position nor epoch goes back; and this network never begins another history."""
+    return after[0] == before[0] and after[1] >= before[1] and after[2] >= before[2]
 
 
 def _written(money: Money) -> str:

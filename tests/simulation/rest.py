@@ -118,7 +118,9 @@ class Rest:
 
     def _problems_of_events(self) -> Iterator[str]:
         """Each is told, or a dead letter with a reason; and nothing else was told."""
-        paths = {r.merchant.merchant_id: f"/{n}" for n, r in enumerate(self.book.merchants)}
+        merchants = [registered.merchant for registered in self.book.merchants]
+        paths = {one.merchant_id: f"/{n}" for n, one in enumerate(merchants)}
+        reachable = {one.merchant_id for one in merchants if one.webhook_secret is not None}
         told = set()
         for id_, kind, payload, merchant_id, state, reason in self.conn.execute(_EVENTS):
             data = json.loads(payload)["data"]
@@ -127,6 +129,8 @@ class Rest:
             told.add(this)
             if (said := self.shops.told.get(this)) and said != (str(id_), bytes(payload)):
                 yield f"event {id_} was told as {said}"
+            if state is None and merchant_id in reachable:
+                yield f"event {id_} is on its way to nobody"
             if state == "delivered" and this not in self.shops.taken:
                 yield f"event {id_} is delivered, and its merchant never took it"
             if state == "dead" and this.path not in self.book.gone:  # no run has time for all tries

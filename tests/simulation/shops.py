@@ -13,7 +13,7 @@ from simulation.plan import AnswerRates
 
 ATTEMPT_S: Final = 15.0  # what a sender waits for an answer
 TYPES: Final = frozenset({"checkout.session.paid", "checkout.session.expired", "payment.unapplied"})
-_ELSEWHERE: Final = "http://127.0.0.1:9/moved"
+ELSEWHERE: Final = "/moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,9 @@ class Shops:
             raise
 
     def _receive(self, webhook: ReceivedWebhook) -> Answer:
+        if webhook.path == ELSEWHERE:
+            self.diary.alarm("a redirect was followed")
+            return Answer()
         told = self._told(webhook)
         for problem in self._problems(webhook, told):
             self.diary.alarm(f"webhook {webhook.id} to {webhook.path}: {problem}")
@@ -121,7 +124,7 @@ _KINDS: Final[dict[str, Callable[[float, int], Answer]]] = {
     "reset": lambda _, __: Answer(reset=True),
     "error": lambda _, __: Answer(status=500, body=b"\xff\0 out of order"),
     "slow_down": lambda _, after_s: Answer(status=429, headers={"Retry-After": str(after_s)}),
-    "redirect": lambda _, __: Answer(status=302, headers={"Location": _ELSEWHERE}),
+    "redirect": lambda _, __: Answer(status=302, headers={"Location": ELSEWHERE}),
     "slow": lambda delay_s, _: Answer(delay_s=delay_s),
     "huge": lambda _, __: Answer(padding=1 << 20),
 }

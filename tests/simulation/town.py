@@ -121,9 +121,12 @@ class Town:
 
     @property
     def struck(self) -> dict[str, int]:
-        """How often each fault of Horizon has happened."""
+        """How often each fault of Horizon has happened; and which of its instances were asked."""
         kinds = sum((faults.struck for faults in self.faults), Counter())
-        return {f"horizon_{kind}": count for kind, count in kinds.items()}
+        asked = Counter(plan.kind for plan, server in self.horizons if server.requests.total)
+        return {f"horizon_{kind}": count for kind, count in kinds.items()} | {
+            f"instance_{kind}": count for kind, count in asked.items() if kind != "well"
+        }
 
     async def go_away(self, seconds: float) -> None:
         """Take every Horizon away for a while."""

@@ -7,6 +7,7 @@ to it.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -71,6 +72,8 @@ class World:
         )
         if not done:
             self.diary.alarm(f"a phase has not ended after {longest_s} s")
+        if playing in done and playing.cancelled():
+            self.diary.alarm("a phase was broken off")
         for task in (playing, alarm):
             if not task.done():
                 task.cancel()
@@ -94,6 +97,8 @@ class World:
         try:
             await asyncio.sleep(self.plan.minutes * 60)
             await tasks[3]
+            if any(task.done() for task in tasks[1:3]):
+                self.diary.alarm("nobody acted any more")
         finally:
             for task in tasks:
                 task.cancel()
@@ -121,7 +126,7 @@ class World:
         rng = Random(f"{self.plan.seed}/haste/{act.__qualname__}")
         while True:
             await asyncio.sleep(rng.expovariate(self.plan.haste / LEDGER_S))
-            await act()
+            await to_its_end(act())
 
     async def _let_join(self) -> None:
         began = self.loop.time()
@@ -171,3 +176,13 @@ class World:
         for clock in (self.clock, self.desk, *(i.clock for i in self.supervisor.instances)):
             clock.wrong += leap
         await self.town.close()
+
+
+async def to_its_end(act: Coroutine[Any, Any, None]) -> None:
+    """Do all of what was begun, and only then be canceled: else nobody knows that it was done."""
+    acting = asyncio.create_task(act)
+    try:
+        await asyncio.shield(acting)
+    except asyncio.CancelledError:
+        await acting
+        raise
