@@ -57,7 +57,6 @@ NOT_KILLED = {
         "letters.enable_endpoint",
         "letters.resend",
     },
-    "needs many accounts: the network-wide stream is killed elsewhere": {"network.join_some"},
 }
 
 

@@ -35,7 +35,13 @@ INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_
 SELECT id, 'pending', 'processing', 'announced', 'payer', now() FROM announced"""
 _LEAVE_A_BACKFILL: Final = """
 INSERT INTO cursors (stream, account, position, end_position, updated_at)
-SELECT %s, account, %s, position, now() FROM cursors WHERE stream = 'live:' || account"""
+SELECT %s, account, %s, position, now() FROM cursors WHERE stream = 'live:' || %s"""
+_A_NEIGHBOUR: Final = """
+WITH watched AS (
+    INSERT INTO accounts (account, merchant_id, start_position, created_at)
+    SELECT %s, id, %s, now() FROM merchants RETURNING account, start_position)
+INSERT INTO cursors (stream, account, position, updated_at)
+SELECT 'live:' || account, account, start_position, now() FROM watched"""
 _TELL_AGAIN: Final = """
 WITH again AS (SELECT event_id FROM deliveries ORDER BY due_at DESC LIMIT 8),
      forgotten AS (DELETE FROM attempts USING again WHERE attempts.event_id = again.event_id)
@@ -53,6 +59,7 @@ class Scene:
         meanwhile: what happens when the daemon is at rest. Its points count from then on; without
             it they count from the start of the process.
         settings: its own; the daemon that puts things right has the usual ones.
+        last: what a daemon logs when it has passed by all that the scene owns.
     """
 
     name: str
@@ -60,6 +67,7 @@ class Scene:
     prepare: Callable[[Town], Awaitable[tuple[str, ...]]]
     meanwhile: Callable[[Town], Awaitable[None]] | None = None
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    last: str = "recovery_run"
 
     def has(self, point: str) -> bool:
         """Whether a point is one of its own."""
@@ -90,7 +98,7 @@ async def _much_to_repair(town: Town) -> tuple[str, ...]:
     await town.execute(_ANNOUNCE, secrets.token_bytes(32), announced)
     after = Position.after_ledger(town.network.ledger.latest.sequence - 4)
     stream = backfill_stream(town.shop.account_id, after)
-    await town.execute(_LEAVE_A_BACKFILL, stream, int(after))
+    await town.execute(_LEAVE_A_BACKFILL, stream, int(after), town.shop.account_id)
     await town.pay()
     return DAEMON
 
@@ -113,6 +121,17 @@ async def _a_payment_to_announce(town: Town) -> tuple[str, ...]:
 async def _a_range_to_backfill(town: Town) -> tuple[str, ...]:
     await town.pay()
     return ("backfill",)
+
+
+async def _a_neighbour_behind(town: Town) -> tuple[str, ...]:
+    """Another account whose own cursor is behind the shop's, where the network-wide one begins."""
+    neighbour = town.issuer.account_id
+    await town.execute("DELETE FROM cursors WHERE account = %s", neighbour)
+    await town.execute("DELETE FROM accounts WHERE account = %s", neighbour)
+    behind = Position.after_ledger(town.network.ledger.latest.sequence - 4)
+    await town.execute(_A_NEIGHBOUR, neighbour, int(behind))
+    await town.pay()
+    return DAEMON
 
 
 async def _payments_on_the_way(town: Town) -> tuple[str, ...]:
@@ -170,4 +189,20 @@ WIDENING: Final = Scene(
     _payments_on_the_way,
     settings={"PAYWATCH_LISTEN_MODE": "network"},
 )
-SCENES: Final = (FOLLOWING, READING, TELLING, STARTING, ANNOUNCING, BACKFILLING, WIDENING)
+JOINING: Final = Scene(
+    "joining the network-wide stream",
+    ("network.join_some",),
+    _a_neighbour_behind,
+    settings={"PAYWATCH_LISTEN_MODE": "network"},
+    last="accounts_joined_the_network_stream",
+)
+SCENES: Final = (
+    FOLLOWING,
+    READING,
+    TELLING,
+    STARTING,
+    ANNOUNCING,
+    BACKFILLING,
+    WIDENING,
+    JOINING,
+)

@@ -74,6 +74,7 @@ class Town:
     merchant: Merchant
     shop: Wallet
     customer: Wallet
+    issuer: Wallet
     url: str
     environ: dict[str, str]
     secret: str
@@ -252,7 +253,7 @@ async def open_town(database_url: str) -> AsyncIterator[Town]:
         opened = await answer(environ, "merchant", "create", *names, *url)
         await conn.execute(_OPEN_SESSIONS, [SESSIONS])
         town = Town(
-            network, merchant, shop, customer, database_url, environ,
+            network, merchant, shop, customer, issuer, database_url, environ,
             opened["webhook_secret"], engine, conn, began,
         )  # fmt: skip
         yield town

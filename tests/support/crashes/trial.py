@@ -55,7 +55,7 @@ class Trial:
             assert await played.ended() == 0, played.log.read_text()
             child = await self.daemon()
         else:
-            await played.said("recovery_run")
+            await played.said(scene.last)
         await self.rests(child)
         await self.stop(child)
         return writing(played)
