@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from paywatch.errors import ConfigError
@@ -34,12 +34,11 @@ _CONNECT: Final = {
     "tcp_user_timeout": 25_000,
 }
 
-OWN_PLAN: Final = text("SET LOCAL plan_cache_mode = force_custom_plan")
-"""For what is asked since a moment, before it is, in the same transaction.
-
-From the sixth execution on a connection PostgreSQL may take one plan for any moment, which expects
-a third of all rows and reads whole tables; with a LIMIT that looks cheap.
-"""
+# From the sixth execution on a connection PostgreSQL may take one plan for any moment, which
+# expects a third of all rows and reads whole tables; with a LIMIT that looks cheap.
+_OWN_PLAN: Final = text("SET LOCAL plan_cache_mode = force_custom_plan")
+# What a week of a large shop takes to read must not be cut off, tried again, and cut off again.
+_PATIENCE: Final = text("SET LOCAL statement_timeout = '10min'")
 
 
 def sqlalchemy_url(database_url: str) -> URL:
@@ -88,6 +87,12 @@ def _is_silent(dbapi_connection: DBAPIConnection) -> bool:
     poll = select.poll()
     poll.register(dbapi_connection.driver_connection.fileno(), select.POLLIN)
     return not poll.poll(0)
+
+
+async def look_back(conn: AsyncConnection) -> None:
+    """Let the rest of a transaction ask for what has happened since a moment, and take its time."""
+    await conn.execute(_OWN_PLAN)
+    await conn.execute(_PATIENCE)
 
 
 def create_lock_engine(engine: AsyncEngine) -> AsyncEngine:

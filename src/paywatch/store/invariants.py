@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.store.credits import HISTORY_SQL
 from paywatch.store.cursors import FOLLOWED_SQL
-from paywatch.store.engine import OWN_PLAN
+from paywatch.store.engine import look_back
 
 LEASE_GRACE: Final = timedelta(minutes=10)
 SHOWN: Final = 100  # violations of one kind that are listed; one is enough to alarm
@@ -178,9 +178,6 @@ SELECT a.account, 'has no live cursor, or one before the place where watching be
  WHERE c.position IS NULL OR c.position < a.start_position""",
 }
 
-# An audit of everything may take longer than a settlement may.
-_PATIENCE = text("SET LOCAL statement_timeout = '10min'")
-
 # Of what is recent, each row's company is looked up by its index. A few hundred thousand recent
 # rows of ten million are enough for PostgreSQL to read whole tables and join these instead.
 _BY_INDEX = text(
@@ -208,8 +205,7 @@ async def find_violations(
         now: the wall clock, for leases.
         since: check only what changed from then on; everything if not given.
     """
-    await conn.execute(_PATIENCE)
-    await conn.execute(OWN_PLAN)
+    await look_back(conn)
     if since is not None:
         await conn.execute(_BY_INDEX)
     found: list[Violation] = []

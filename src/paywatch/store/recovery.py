@@ -14,7 +14,7 @@ from paywatch.domain.ledger import Credit
 from paywatch.domain.settlement import HeldCredit, Outcome
 from paywatch.store.credits import credit_from
 from paywatch.store.cursors import FOLLOWED_SQL
-from paywatch.store.engine import OWN_PLAN
+from paywatch.store.engine import look_back
 from paywatch.store.rows import as_json
 from paywatch.store.sessions import SESSION_COLUMNS, session_from
 from paywatch.store.tables import OPEN_STATUSES_SQL
@@ -120,7 +120,7 @@ SELECT r.*, 'recover', CAST(:now AS timestamptz)
 
 async def find_unproven(conn: AsyncConnection, since: datetime) -> list[CheckoutSession]:
     """Find sessions that became paid since that moment without enough applied credits."""
-    await conn.execute(OWN_PLAN)
+    await look_back(conn)
     return [session_from(row) for row in await conn.execute(_UNPROVEN, {"since": since})]
 
 
@@ -131,7 +131,7 @@ async def still_unproven(conn: AsyncConnection, ids: Collection[UUID]) -> set[UU
 
 async def lock_unmarked(conn: AsyncConnection, since: datetime) -> list[CheckoutSession]:
     """Lock sessions that have enough credits but are not paid, or were not told of."""
-    await conn.execute(OWN_PLAN)
+    await look_back(conn)
     return [session_from(row) for row in await conn.execute(_UNMARKED, {"since": since})]
 
 
@@ -150,7 +150,7 @@ async def applied_credits(conn: AsyncConnection, ids: Collection[UUID]) -> dict[
 
 async def find_untold(conn: AsyncConnection, since: datetime) -> list[HeldCredit]:
     """Find credits that were held since that moment, and whose merchant was not told."""
-    await conn.execute(OWN_PLAN)
+    await look_back(conn)
     return [
         HeldCredit(credit_from(row), row.history, Outcome(row.reason), row.named, row.reference)
         for row in await conn.execute(_UNTOLD, {"since": since})

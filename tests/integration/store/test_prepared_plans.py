@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from paywatch.domain.ledger import Memo
 from paywatch.store import credits as credit_store
@@ -58,7 +58,7 @@ def test_a_plan_for_any_moment_would_read_whole_tables(full: Connection) -> None
 Look = Callable[[AsyncConnection], Awaitable[object]]
 
 
-@pytest.mark.parametrize(
+looks = pytest.mark.parametrize(
     "look",
     [
         lambda conn: recovery.find_unproven(conn, SINCE),
@@ -68,6 +68,9 @@ Look = Callable[[AsyncConnection], Awaitable[object]]
     ],
     ids=["unproven", "unmarked", "untold", "violations"],
 )
+
+
+@looks
 async def test_lesson_16_what_is_asked_since_a_moment_has_a_plan_for_that_moment_each_time(
     full: Connection, look: Look
 ) -> None:
@@ -85,3 +88,15 @@ async def test_lesson_16_what_is_asked_since_a_moment_has_a_plan_for_that_moment
     await engine.dispose()
     assert number > 0
     assert alike == 0
+
+
+@looks
+async def test_a_long_look_back_is_not_cut_off_and_begun_again_for_ever(
+    engine: AsyncEngine, look: Look
+) -> None:
+    """Expiry waits for it, too: cut off after what a settlement may take, nothing would expire."""
+    async with engine.begin() as conn:
+        await look(conn)
+        assert (await conn.execute(text("SHOW statement_timeout"))).scalar_one() == "10min"
+    async with engine.begin() as conn:
+        assert (await conn.execute(text("SHOW statement_timeout"))).scalar_one() == "30s"
