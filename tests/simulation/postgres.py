@@ -219,8 +219,8 @@ class Gate:
         result = await self._complete(link, Attempt(link.conn, gen))
         link.used_at = self._loop.time()
         link.wrote = wrote and kind is Kind.STATEMENT
-        if sql.startswith("SELECT set_config"):
-            link.limits = {name: float(value) for name, value in _LIMIT.findall(sql)}
+        if sql.startswith("SELECT set_config") and (limits := _LIMIT.findall(sql)):
+            link.limits = {name: float(value) for name, value in limits}
             link.conn.pgconn.exec_(_NO_LIMITS)
         process = cast("Process", link.process)
         if kind is Kind.COMMIT or kind is Kind.ROLLBACK or link.conn.autocommit:
