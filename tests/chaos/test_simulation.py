@@ -1,5 +1,6 @@
 """Seeds of the simulation; more of them by a command: `make sim`. The checks are checked, too."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from paywatch.sim import Fault
+from simulation import jobs
 from simulation.checks import Checks, Look
 from simulation.jobs import TEMPLATE, prepare
 from simulation.plan import AnswerRates, draw
@@ -83,6 +85,16 @@ def prepared() -> Iterator[Cluster]:
     with open_cluster() as cluster:
         prepare(cluster)
         yield cluster
+
+
+def test_a_seed_that_is_broken_off_is_wrong(
+    prepared: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(jobs, "simulate", break_off)
+    assert "CancelledError" in jobs.Job(prepared, 1).run().wrong[0]
 
 
 # What a broken program would do, done to its rows behind its back.

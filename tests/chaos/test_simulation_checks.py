@@ -6,12 +6,14 @@ from typing import Any, cast
 
 import psycopg
 import pytest
+import structlog
 
 from paywatch.sim import Ledger, LedgerSettings, Merchant, ReceivedWebhook
 from paywatch.sim.history import after_ledger
 from simulation.book import Book, Diary
 from simulation.checks import Checks, Look
 from simulation.plan import AnswerRates
+from simulation.run import _logs
 from simulation.shops import Shops
 from simulation.trace import Trace
 from simulation.world import to_its_end
@@ -72,6 +74,14 @@ def test_a_redirect_that_is_followed_is_an_alarm(diary: Diary) -> None:
     assert answer.status == 302
     shops.receive(ReceivedWebhook(answer.headers["Location"], {}, b""))
     assert diary.wrong == ["a redirect was followed"]
+
+
+def test_a_violation_that_a_daemon_alone_believes_in_is_an_alarm(diary: Diary) -> None:
+    with _logs(diary):
+        structlog.get_logger().error("recovery_run", violations=(), healthy=False)
+        assert diary.wrong == []
+        structlog.get_logger().error("recovery_run", violations=("a lease",), healthy=False)
+    assert diary.wrong == ["world believes in violations: ('a lease',)"]
 
 
 async def test_what_somebody_has_begun_is_done_though_the_phase_ends() -> None:

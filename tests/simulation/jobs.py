@@ -1,5 +1,6 @@
 """One run of a seed, in a process and on a database of its own."""
 
+import asyncio
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ class Job:
         try:
             with self._shown() as show:
                 return simulate(self.seed, url, show)
-        except Exception:  # noqa: BLE001 # the next seed goes on
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 # the next seed goes on
             return Result(self.seed, "-", 0, 0, 0, 0, 0, {}, 0.0, 0.0, wrong=[format_exc()])
         finally:
             self.cluster.drop(name)

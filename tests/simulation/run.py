@@ -150,6 +150,8 @@ def _logs(diary: Diary) -> Iterator[None]:
             who = process.name if process else "world"
             more = " ".join(f"{k}={v}" for k, v in event.items() if k != "event")
             diary.note(who, f"{method} {event['event']} {more}"[:400])
+            if violations := event.get("violations"):
+                diary.alarm(f"{who} believes in violations: {violations}")
         raise structlog.DropEvent
 
     structlog.configure(processors=[note])
