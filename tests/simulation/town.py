@@ -10,9 +10,19 @@ from fractions import Fraction
 from random import Random
 from typing import Final, cast
 
-from stellar_sdk import Asset, ChangeTrust, CreateAccount, Payment
+from stellar_sdk import (
+    Asset,
+    ChangeTrust,
+    CreateAccount,
+    HashMemo,
+    IdMemo,
+    Memo,
+    Payment,
+    TextMemo,
+)
 
 from paywatch.domain import ledger as domain
+from paywatch.domain.checkout import CheckoutSession
 from paywatch.sim import (
     FaultRule,
     Faults,
@@ -97,6 +107,7 @@ class Town:
 
     async def close(self, at: datetime | None = None) -> None:
         """Close a ledger at the present time of the world, or at a later one."""
+        self._pay_elsewhere()
         for network in (self.network, self.foreign):
             second = (at or self.clock()).replace(microsecond=0)
             closed_at = max(second, network.ledger.latest.closed_at)
@@ -107,6 +118,15 @@ class Town:
         self._forget()
         count = latest.successful + latest.failed
         self.diary.note("ledger", f"{latest.sequence} {latest.hash[:12]} {count} tx")
+
+    def _pay_elsewhere(self) -> None:
+        """Pay the last session on the other network: whoever believes its Horizon takes it."""
+        root, ledger = self.foreign.root, self.foreign.ledger
+        for session in self.book.open(self.now)[-1:]:
+            to, amount = session.account, domain.format_stroops(session.amount)
+            if ledger.state.account(to) is None:
+                self.foreign.submit(root.build([CreateAccount(to, "10")]))
+            self.foreign.submit(root.pay(to, amount, memo=memo_of(session)))
 
     async def keep_closing(self) -> None:
         """Close a ledger every five seconds."""
@@ -266,3 +286,11 @@ async def _give_money(town: Town) -> None:
 def sdk_asset(asset: domain.Asset) -> Asset:
     """An asset as the SDK has it."""
     return NATIVE if asset.issuer is None else Asset(asset.code, asset.issuer)
+
+
+def memo_of(session: CheckoutSession) -> Memo:
+    """The memo that names a session."""
+    value = session.memo.value
+    if session.memo.type is domain.MemoType.ID:
+        return IdMemo(int.from_bytes(value, "big"))
+    return TextMemo(value) if session.memo.type is domain.MemoType.TEXT else HashMemo(value)

@@ -20,12 +20,12 @@ from stellar_sdk import (
 )
 
 from paywatch.domain.checkout import CheckoutSession
-from paywatch.domain.ledger import MemoType, format_stroops
+from paywatch.domain.ledger import format_stroops
 from paywatch.sim import Wallet
 from paywatch.sim.network import Envelope
 from paywatch.sim.wallet import NATIVE
 from simulation.book import Book, Registered
-from simulation.town import CUSTOMERS, SPOOF, USD, Town, sdk_asset
+from simulation.town import CUSTOMERS, SPOOF, USD, Town, memo_of, sdk_asset
 
 MOST_ID: Final = 2**64 - 1
 HOSTILE: Final[tuple[Memo, ...]] = (
@@ -46,14 +46,6 @@ HOSTILE: Final[tuple[Memo, ...]] = (
 )
 REFERENCES: Final = 30  # that merchants choose themselves
 AMOUNTS: Final = ("0.0000001", "1", "12.5", "3.3333333", "100")
-
-
-def memo_of(session: CheckoutSession) -> Memo:
-    """The memo that names a session."""
-    value = session.memo.value
-    if session.memo.type is MemoType.ID:
-        return IdMemo(int.from_bytes(value, "big"))
-    return TextMemo(value) if session.memo.type is MemoType.TEXT else HashMemo(value)
 
 
 @dataclass
