@@ -36,6 +36,13 @@ BUGS: Final = (
         "integration/horizon/test_horizon_source.py",
     ),
     Bug(
+        "any-network-will-do",
+        "horizon/documents.py",
+        "if self.passphrase != passphrase:",
+        "if not self.passphrase:",
+        "A Horizon of another network is believed.",
+    ),
+    Bug(
         "a-gap-is-skipped",
         "horizon/documents.py",
         "if not is_whole and after < Position.after_ledger(self.elder - 1):",
