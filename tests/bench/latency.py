@@ -49,9 +49,10 @@ patterns: one every 10 ms, and, as ledgers close on the real network, 500 every 
 ends each stream after 200 records, as it does; what it shows before there is another one waits for
 a page, and that counts, too. The first two seconds of the even pattern are left out.
 
-Beside it, in the same run, what no way around it could save: one COMMIT of the rows of one
-settlement by a bare psycopg connection, and one POST by aiohttp to the same receiver until that has
-read it, each once every 10 ms, the median of the one added to that of the other.
+Beside it, in the same run: one transaction with the rows of one settlement by a bare psycopg
+connection, from BEGIN until COMMIT is answered, a statement for each table; and one POST by aiohttp
+to the same receiver until that has read it. Each once every 10 ms, the median of the one added to
+that of the other.
 
 PostgreSQL waits for its disk at each COMMIT. Every session must be paid, and told of once.
 """

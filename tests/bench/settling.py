@@ -48,8 +48,9 @@ without JSON:
 
 - the floor: a bare psycopg connection that writes the rows which paywatch wrote, in the same
   transactions, by `COPY` into each table and one `UPDATE` of the sessions;
-- the naive loop: look up the hash, lock the session, insert the payment, one operation after the
-  other, each in a serializable transaction.
+- the naive loop: one operation after the other, each in a serializable transaction: look up the
+  hash, lock the session, update it, insert the payment, and what else paywatch writes of it, by a
+  statement for each table.
 
 And django-polaris 2.6.0, whose `watch_transactions` reads the same ledger from the same server by
 streams, as its SDK does, on the same PostgreSQL, with a withdrawal that waits for each payment:
@@ -58,8 +59,8 @@ integration tell the account, so that no seed is decrypted for each payment, and
 index by account and memo. Counted is what it marks: it tells nobody and keeps no evidence. Its
 start is not counted, and the clock is stopped early, before its table is full of dead rows.
 
-All on copies of one database in one PostgreSQL that waits for its disk at each COMMIT. Behind each
-round every session must be paid, once, and its event written.
+All on one PostgreSQL that waits for its disk at each COMMIT, on copies of one database; polaris on
+one of its own there. Behind each round every session must be paid, once, and its event written.
 """
 
 

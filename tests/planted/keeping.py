@@ -17,8 +17,8 @@ BUGS: Final = (
     Bug(
         "expiry-not-told",
         "service/recover.py",
-        "enqueue(conn, map(domain_events.session_expired, expired), now)",
-        "enqueue(conn, [], now)",
+        "            told = map(domain_events.session_expired, expired)\n",
+        "            told: list[domain_events.Event] = []\n",
         "A session expires, and its merchant is not told.",
     ),
     Bug(

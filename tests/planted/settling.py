@@ -61,9 +61,11 @@ BUGS: Final = (
     Bug(
         "events-beside-the-transaction",
         SETTLE,
-        "        await events.enqueue(conn, told, now)\n",
+        "        await in_turn(conn, self._writes(decided, history, told, now))\n",
+        "        *writes, tell = self._writes(decided, history, told, now)\n"
+        "        await in_turn(conn, writes)\n"
         "        async with self._settler.engine.begin() as apart:\n"
-        "            await events.enqueue(apart, told, now)\n",
+        "            await in_turn(apart, [tell])\n",
         "The event is written by a transaction of its own (lesson 3).",
     ),
     Bug(

@@ -12,6 +12,7 @@ from paywatch.domain.events import Event, EventType, event_id
 from paywatch.domain.ledger import Position
 from paywatch.store import cursors, events, merchants
 from paywatch.store.cursors import Cursor, live_stream
+from paywatch.store.writes import send
 from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import generate_secret
 from support import address
@@ -54,7 +55,7 @@ async def enqueue(
         id_ = event_id(type_, session_id)
         new.append(Event(id_, type_, session_id, told.account, now, payload))
     async with engine.begin() as conn:
-        await events.enqueue(conn, new, now)
+        await send(conn, events.enqueue(new, now))
     return [event.id for event in new]
 
 

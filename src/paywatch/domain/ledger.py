@@ -95,6 +95,15 @@ class MemoType(StrEnum):
     RETURN = "return"
 
 
+_MEMO_LENGTHS: Final = {
+    MemoType.NONE: range(1),
+    MemoType.TEXT: range(29),
+    MemoType.ID: range(8, 9),
+    MemoType.HASH: range(32, 33),
+    MemoType.RETURN: range(32, 33),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Memo:
     """A memo as canonical bytes; two memos are the same if type and bytes are.
@@ -112,14 +121,7 @@ class Memo:
             InvalidInput: the length does not fit the type.
         """
         length = len(self.value)
-        fits = {
-            MemoType.NONE: length == 0,
-            MemoType.TEXT: length <= 28,
-            MemoType.ID: length == 8,
-            MemoType.HASH: length == 32,
-            MemoType.RETURN: length == 32,
-        }[self.type]
-        if not fits:
+        if length not in _MEMO_LENGTHS[self.type]:
             raise InvalidInput("memo", f"{length} bytes do not fit a memo of type {self.type}")
 
     @classmethod

@@ -22,6 +22,7 @@ from paywatch.store import credits as credit_store
 from paywatch.store import events, held, sessions
 from paywatch.store.held import CreditState, CreditView, Key
 from paywatch.store.retry import in_transaction
+from paywatch.store.writes import in_turn, send
 
 log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
@@ -102,10 +103,10 @@ class HeldCredits:
                     completed = {session_id: settlement.completed_by}
                     later = await credit_store.applied_behind(conn, completed)
                     settlement = in_ledger_order(settlement, later.get(session_id, ()))
-                await credit_store.insert_payments(conn, [state.credit], now)
+                await send(conn, credit_store.insert_payments([state.credit], now))
                 await held.mark_applied(conn, key, session_id, now)
-                await sessions.write_settled(conn, [settlement], BY, now)
-                await events.enqueue(conn, paid_events([settlement]), now)
+                await in_turn(conn, sessions.write_settled([settlement], BY, now))
+                await send(conn, events.enqueue(paid_events([settlement]), now))
             return _found(await held.read(conn, key), key)
 
         view = await in_transaction(self.engine, apply, rng=self.rng)

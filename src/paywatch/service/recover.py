@@ -30,6 +30,7 @@ from paywatch.service.waiting import unless, wait_for
 from paywatch.store import events, invariants, outbox, quarantine, recovery, sessions
 from paywatch.store.invariants import Violation
 from paywatch.store.retry import in_transaction
+from paywatch.store.writes import in_turn, send
 from paywatch.telemetry import Metrics, Progress
 
 log = structlog.stdlib.get_logger(__name__)
@@ -168,7 +169,8 @@ class Recovery:
             await recovery.expire(conn, [session.id for session in overdue], now)
             changes = [(s.id, s.status, "expired", Cause.DEADLINE_PASSED) for s in overdue]
             await recovery.log_transitions(conn, changes, now)
-            await events.enqueue(conn, map(domain_events.session_expired, expired), now)
+            told = map(domain_events.session_expired, expired)
+            await send(conn, events.enqueue(told, now))
             return expired
 
         expired = await self._with_conn(expire)
@@ -218,8 +220,8 @@ class Recovery:
                 return []
             applied = await recovery.applied_credits(conn, [s.id for s in unmarked])
             marked = [_marked(session, applied[session.id]) for session in unmarked]
-            await sessions.write_settled(conn, marked, BY, now)
-            await events.enqueue(conn, paid_events(marked), now)
+            await in_turn(conn, sessions.write_settled(marked, BY, now))
+            await send(conn, events.enqueue(paid_events(marked), now))
             return unmarked
 
         marked = await self._with_conn(mark)
@@ -237,7 +239,8 @@ class Recovery:
         async def tell(conn: AsyncConnection) -> list[HeldCredit]:
             untold = await recovery.find_untold(conn, since)
             if untold:
-                await events.enqueue(conn, map(domain_events.payment_unapplied, untold), now)
+                told = map(domain_events.payment_unapplied, untold)
+                await send(conn, events.enqueue(told, now))
             return untold
 
         untold = await self._with_conn(tell)

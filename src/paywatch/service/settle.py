@@ -8,7 +8,7 @@ deliveries. Whatever fails, either all of it happened or nothing did.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
@@ -22,13 +22,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from paywatch.domain import events as domain_events
 from paywatch.domain.events import Event
 from paywatch.domain.ledger import Batch, Credit, LedgerRecord, format_stroops
-from paywatch.domain.settlement import Outcome, Settlement, decide_batch
+from paywatch.domain.settlement import BatchSettlement, Outcome, Settlement, decide_batch
 from paywatch.errors import CursorMoved, NetworkReset
 from paywatch.store import credits as credit_store
 from paywatch.store import cursors, events, histories, quarantine, sessions
 from paywatch.store.cursors import Cursor
 from paywatch.store.quarantine import Quarantined
 from paywatch.store.retry import in_transaction, is_data_error, outcome_unknown, persistently
+from paywatch.store.writes import Write, in_turn
 from paywatch.telemetry import Metrics
 
 log = structlog.stdlib.get_logger(__name__)
@@ -252,13 +253,20 @@ class _Attempt:
         if decided.completed:
             later = await credit_store.applied_behind(conn, decided.completed)
             decided = decided.in_ledger_order(later)
-        unapplied = map(domain_events.payment_unapplied, decided.held(history))
-        told = [*paid_events(decided.settlements), *unapplied]
-        await credit_store.insert_payments(conn, decided.applied, now)
-        await credit_store.insert_credits(conn, decided.outcomes, now)
-        await sessions.write_settled(conn, decided.changed, self._order.by, now)
-        await events.enqueue(conn, told, now)
+        told: list[Event] = []
+        await in_turn(conn, self._writes(decided, history, told, now))
         return Settled(tuple(decided.outcomes), tuple(told))
+
+    def _writes(
+        self, decided: BatchSettlement, history: int, told: list[Event], now: datetime
+    ) -> Iterator[Write]:
+        """Make ready what is to be written; the events are put into `told`, too."""
+        yield credit_store.insert_payments(decided.applied, now)
+        yield credit_store.insert_credits(decided.outcomes, now)
+        told += paid_events(decided.settlements)
+        told += map(domain_events.payment_unapplied, decided.held(history))
+        yield from sessions.write_settled(decided.changed, self._order.by, now)
+        yield events.enqueue(told, now)
 
 
 def paid_events(settlements: Iterable[Settlement]) -> list[Event]:

@@ -110,9 +110,9 @@ async def end(
     """
     rows = as_json(
         {
-            "id": str(id_),
+            "id": id_,
             "tx_hash": announcement.tx_hash,
-            "announced_at": announcement.announced_at.isoformat(),
+            "announced_at": announcement.announced_at,
             "cause": cause,
         }
         for id_, (announcement, cause) in endings.items()

@@ -15,20 +15,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import Asset, Credit, Memo, MemoType, Position
 from paywatch.domain.settlement import Outcome
-from paywatch.errors import StoreError
 from paywatch.store.rows import as_json, hexed
+from paywatch.store.writes import Write
 
 # After a reset of a test network positions come again: only those of this history are the same.
 HISTORY_SQL: Final = "(SELECT coalesce(max(number), 0)::smallint FROM histories)"
 
-# One row at least, which tells the history.
+# One row at least, which tells the history. The LIMIT has each credit looked up by its key,
+# whatever the planner believes of a table that has only begun to fill.
 _KNOWN = text(
     f"""
 WITH h AS MATERIALIZED (SELECT {HISTORY_SQL} AS history)
 SELECT h.history, k.operation_id, k.change_index
   FROM h LEFT JOIN (
        json_to_recordset(CAST(:rows AS json)) AS r(operation_id bigint, change_index smallint)
-       JOIN credits c USING (operation_id, change_index)) AS k USING (history)"""
+       CROSS JOIN LATERAL (
+            SELECT c.operation_id, c.change_index FROM credits c
+             WHERE c.operation_id = r.operation_id AND c.change_index = r.change_index
+               AND c.history = h.history LIMIT 1) AS k) ON true"""
 )
 
 _APPLIED_BEHIND = text(
@@ -106,7 +110,7 @@ async def applied_behind(
     """
     rows = as_json(
         {
-            "session_id": str(session_id),
+            "session_id": session_id,
             "operation_id": credit.operation_id,
             "change_index": credit.change_index,
         }
@@ -118,7 +122,7 @@ async def applied_behind(
     return found
 
 
-async def insert_payments(conn: AsyncConnection, credits_: Iterable[Credit], now: datetime) -> None:
+def insert_payments(credits_: Iterable[Credit], now: datetime) -> Write:
     """Write one payment for each transaction among these credits that has none yet."""
     by_hash = {credit.tx_hash: credit for credit in reversed(list(credits_))}
     rows = as_json(  # in one order everywhere, so that two writers cannot wait for each other
@@ -126,25 +130,22 @@ async def insert_payments(conn: AsyncConnection, credits_: Iterable[Credit], now
             "tx_hash": "\\x" + credit.tx_hash,
             "inner_tx_hash": _hash(credit.inner_tx_hash),
             "ledger": credit.operation_id.ledger,
-            "closed_at": credit.closed_at.isoformat(),
+            "closed_at": credit.closed_at,
             "payer": credit.payer,
             "memo_type": credit.memo.type,
             "memo": hexed(credit.memo.value),
         }
         for _, credit in sorted(by_hash.items())
     )
-    await conn.execute(_INSERT_PAYMENTS, {"rows": rows, "now": now})
+    return Write(_INSERT_PAYMENTS, {"rows": rows, "now": now})
 
 
-async def insert_credits(
-    conn: AsyncConnection,
-    outcomes: Collection[tuple[Credit, Outcome, UUID | None]],
-    now: datetime,
-) -> None:
+def insert_credits(
+    outcomes: Collection[tuple[Credit, Outcome, UUID | None]], now: datetime
+) -> Write:
     """Write credits with what they did and to which session; they leave the quarantine.
 
-    Raises:
-        StoreError: one is known already; ask `known` in the same transaction.
+    All of them, or StoreError is raised: ask `known` in the same transaction.
     """
     rows = as_json(
         {
@@ -159,15 +160,13 @@ async def insert_credits(
             "payer": credit.payer,
             "memo_type": credit.memo.type,
             "memo": hexed(credit.memo.value),
-            "closed_at": credit.closed_at.isoformat(),
+            "closed_at": credit.closed_at,
             "outcome": outcome,
-            "session_id": None if session_id is None else str(session_id),
+            "session_id": session_id,
         }
         for credit, outcome, session_id in outcomes
     )
-    result = await conn.execute(_INSERT_CREDITS, {"rows": rows, "now": now})
-    if result.rowcount != len(outcomes):
-        raise StoreError(f"{result.rowcount} of {len(outcomes)} credits could be written")
+    return Write(_INSERT_CREDITS, {"rows": rows, "now": now}, rows=len(outcomes))
 
 
 def credit_from(row: Row[Any]) -> Credit:

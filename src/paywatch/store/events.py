@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.events import Event
 from paywatch.store.rows import as_json, hexed
+from paywatch.store.writes import Write
 
 # The merchant is whoever has the account. Deliveries follow only from events that are new: an
 # event told before is not enqueued again.
@@ -33,21 +33,21 @@ SELECT told.id, e.id, :now, CASE WHEN e.disabled_at IS NULL THEN 'pending' ELSE 
 )
 
 
-async def enqueue(conn: AsyncConnection, events: Iterable[Event], now: datetime) -> None:
+def enqueue(events: Iterable[Event], now: datetime) -> Write:
     """Write events and one delivery, due now, for each endpoint; dead for one that is disabled."""
-    await conn.execute(_ENQUEUE, {"rows": as_json(map(_row, events)), "now": now})
+    return Write(_ENQUEUE, {"rows": as_json(map(_row, events)), "now": now})
 
 
 def _row(event: Event) -> dict[str, object]:
     operation_id, change_index, history = event.credit or (None, None, None)
     return {
-        "id": str(event.id),
+        "id": event.id,
         "type": event.type,
-        "subject": str(event.subject),
+        "subject": event.subject,
         "account": event.account,
         "operation_id": operation_id,
         "change_index": change_index,
         "history": history,
         "payload": hexed(event.payload),
-        "occurred_at": event.occurred_at.isoformat(),
+        "occurred_at": event.occurred_at,
     }

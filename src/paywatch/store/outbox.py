@@ -250,7 +250,7 @@ async def record(
 
 async def disable(conn: AsyncConnection, reasons: Mapping[UUID, str], now: datetime) -> None:
     """Disable endpoints, each for its reason; those that are disabled already stay as they are."""
-    rows = as_json({"id": str(id_), "reason": reason} for id_, reason in reasons.items())
+    rows = as_json({"id": id_, "reason": reason} for id_, reason in reasons.items())
     await conn.execute(_DISABLE, {"rows": rows, "now": now})
 
 
@@ -291,11 +291,11 @@ def _claimed(row: Row[Any]) -> Claimed:
 def _row(attempt: Attempt) -> dict[str, object]:
     claimed, answer = attempt.claimed, attempt.answer
     return {
-        "event_id": str(claimed.event_id),
-        "endpoint_id": str(claimed.endpoint_id),
-        "lease_token": str(claimed.lease_token),
+        "event_id": claimed.event_id,
+        "endpoint_id": claimed.endpoint_id,
+        "lease_token": claimed.lease_token,
         "number": claimed.attempt,
-        "started_at": attempt.started_at.isoformat(),
+        "started_at": attempt.started_at,
         "duration_ms": round(answer.duration_s * 1000),
         "status_code": answer.status,
         "error": answer.error,
@@ -309,6 +309,6 @@ def _becomes(verdict: Verdict) -> dict[str, object]:
         case Delivered():
             return {"state": "delivered"}
         case Retry(at=at):
-            return {"state": "pending", "due_at": at.isoformat()}
+            return {"state": "pending", "due_at": at}
         case Dead(reason=reason) | Gone(reason=reason):
             return {"state": "dead", "dead_reason": reason}

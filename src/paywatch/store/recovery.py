@@ -167,7 +167,5 @@ async def log_transitions(
 ) -> None:
     """Write (session, before, after, cause) into the log of transitions."""
     names = ("session_id", "before", "after", "cause")
-    rows = as_json(
-        dict(zip(names, (str(part) for part in change), strict=True)) for change in changes
-    )
+    rows = as_json(dict(zip(names, change, strict=True)) for change in changes)
     await conn.execute(_LOG, {"rows": rows, "now": now})

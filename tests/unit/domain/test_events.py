@@ -69,6 +69,16 @@ def test_the_unapplied_event_is_golden() -> None:
     assert (event.account, event.occurred_at) == (HELD.credit.account, HELD.credit.closed_at)
 
 
+def test_text_is_escaped_as_little_as_json_allows() -> None:
+    """What Python's own encoder writes without `ensure_ascii`: the bytes are what is signed."""
+    reference = "".join(map(chr, [*range(1, 0xD800), 0xE000, 0xFFFF, 0x1F600]))
+    payload = session_expired(make_session(reference=reference)).payload
+    document = json.loads(payload)
+    plain = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    assert document["data"]["reference"] == reference
+    assert payload == plain.encode()
+
+
 def test_what_names_no_session_is_told_without_one() -> None:
     event = payment_unapplied(HeldCredit(make_credit(), 0, Outcome.UNMATCHED))
     told = json.loads(event.payload)["data"]
