@@ -35,7 +35,7 @@ INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_
 SELECT id, 'pending', 'processing', 'announced', 'payer', now() FROM announced"""
 _LEAVE_A_BACKFILL: Final = """
 INSERT INTO cursors (stream, account, position, end_position, updated_at)
-SELECT %s, account, %s, position, now() FROM cursors WHERE stream = 'live:' || %s"""
+VALUES (%s, %s, %s, %s, now())"""
 _A_NEIGHBOUR: Final = """
 WITH watched AS (
     INSERT INTO accounts (account, merchant_id, start_position, created_at)
@@ -96,9 +96,9 @@ async def _much_to_repair(town: Town) -> tuple[str, ...]:
     await town.execute(_LET_EXPIRE, overdue)
     town.sessions[overdue] = ("expired", 0)
     await town.execute(_ANNOUNCE, secrets.token_bytes(32), announced)
-    after = Position.after_ledger(town.network.ledger.latest.sequence - 4)
-    stream = backfill_stream(town.shop.account_id, after)
-    await town.execute(_LEAVE_A_BACKFILL, stream, int(after), town.shop.account_id)
+    shop, latest = town.shop.account_id, town.network.ledger.latest.sequence
+    after, end = Position.after_ledger(latest - 4), Position.after_ledger(latest)
+    await town.execute(_LEAVE_A_BACKFILL, backfill_stream(shop, after), shop, int(after), int(end))
     await town.pay()
     return DAEMON
 
