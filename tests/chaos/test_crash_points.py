@@ -13,7 +13,7 @@ import pytest
 
 from support.crashes.blows import crash_server_at, freeze_at
 from support.crashes.probe import WRAPPERS
-from support.crashes.scenes import FOLLOWING, SCENES, TELLING, Scene
+from support.crashes.scenes import FOLLOWING, SCENES, STARTING, TELLING, Scene
 from support.crashes.trial import kill_at_every_point, open_trial
 from support.databases import open_cluster
 from support.documents import ROOT
@@ -77,6 +77,15 @@ async def test_a_crash_of_postgresql_at_a_point_is_survived_by_the_daemon(tmp_pa
                 crash = kill if number % 2 else cluster.cut_power
                 await crash_server_at(trial, scene, point, crash)
             await trial.rest()
+    assert trial.figures.different == []
+
+
+async def test_what_a_blow_left_to_repair_is_not_laid_at_the_next_ones_door(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with open_trial(database_url, tmp_path) as trial:
+        await trial.kill_at(STARTING, "recover.repair_untold: before BEGIN")
+        await crash_server_at(trial, FOLLOWING, "post: head read", lambda: None)
     assert trial.figures.different == []
 
 

@@ -27,6 +27,7 @@ class Child:
         writes: the transactions that have written.
         reached: whether it came to the point of its plan.
         code: its exit code; negative for the signal that killed it; None while it runs.
+        repairs_seen: how many it had logged when it was last looked at.
     """
 
     log: Path
@@ -38,6 +39,7 @@ class Child:
     reached: bool = False
     stopped: bool = False
     code: int | None = None
+    repairs_seen: int = 0
 
     def take(self, fact: Mapping[str, object]) -> None:
         match fact:

@@ -114,7 +114,10 @@ class Trial:
             await self.town.rests()
         except AssertionError as error:
             raise AssertionError(f"{self._blow}: {error}\n{child.log.read_text()}") from None
-        found = await self.town.differences() + ([] if self._repairs_due else repairs(child))
+        found, repaired = await self.town.differences(), repairs(child)
+        if not self._repairs_due:
+            found += repaired[child.repairs_seen :]
+        child.repairs_seen = len(repaired)
         self.figures.different += [f"{self._blow}: {one}" for one in found]
         self.figures.events = len(self.town.webhooks)
         self.figures.webhooks = self.town.webhooks.total()
