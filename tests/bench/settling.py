@@ -19,6 +19,7 @@ from bench.prepared import Prepared, durable_cluster
 from bench.replay import replaying
 from bench.result import Comparison, Contestant, Result
 from bench.rounds import by_turns
+from paywatch.cli.running import run as run_as_daemon
 from paywatch.domain.ledger import Credit
 from paywatch.horizon.pages import place
 from paywatch.horizon.records import parse_record
@@ -98,7 +99,7 @@ class Bench:
         return self.operations / took_s
 
     def _catch_up(self, url: str) -> float:
-        return asyncio.run(catch_up(url, self._horizon_url, self._ledger))
+        return run_as_daemon(catch_up(url, self._horizon_url, self._ledger))
 
 
 def _prepare(cluster: Cluster, ledger: Recorded) -> Prepared:
