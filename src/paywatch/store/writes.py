@@ -47,8 +47,11 @@ async def in_turn(conn: AsyncConnection, writes: Iterable[Write]) -> None:
     write = next(turn, None)
     while write is not None:
         sent = asyncio.ensure_future(send(conn, write))
-        await asyncio.sleep(0)  # it starts, and goes as far as waiting for the server
         try:
+            await asyncio.sleep(0)  # it starts, and goes as far as waiting for the server
             write = next(turn, None)
-        finally:
-            await sent
+        except BaseException:
+            sent.cancel()
+            await asyncio.gather(sent, return_exceptions=True)
+            raise
+        await sent

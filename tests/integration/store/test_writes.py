@@ -50,9 +50,7 @@ async def test_the_next_is_made_ready_while_the_one_before_is_at_work(
     assert await logged(engine) == 3
 
 
-async def test_what_cannot_be_made_ready_breaks_off_when_the_one_before_is_done(
-    engine: AsyncEngine,
-) -> None:
+async def test_what_cannot_be_made_ready_leaves_nothing_under_way(engine: AsyncEngine) -> None:
     def writes() -> Iterator[Write]:
         yield log(1)
         raise ZeroDivisionError
@@ -60,8 +58,9 @@ async def test_what_cannot_be_made_ready_breaks_off_when_the_one_before_is_done(
     async with engine.connect() as conn:
         with pytest.raises(ZeroDivisionError):
             await in_turn(conn, writes())
-        # Nothing is under way any more: the connection answers, and has the first.
-        assert (await conn.execute(text("SELECT count(*) FROM log"))).scalar_one() == 1
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await conn.rollback()
+        assert (await conn.execute(text("SELECT 7"))).scalar_one() == 7
     assert await logged(engine) == 0
 
 
@@ -74,23 +73,25 @@ async def test_what_wrote_other_than_it_must_is_an_error_and_nothing_follows(
         assert (await conn.execute(text("SELECT count(*) FROM log"))).scalar_one() == 3
 
 
+@pytest.mark.parametrize("sent", [False, True], ids=["before it is sent", "while it works"])
 async def test_who_is_cancelled_leaves_nothing_under_way(
-    engine: AsyncEngine, database_url: str
+    engine: AsyncEngine, database_url: str, *, sent: bool
 ) -> None:
+    ready = asyncio.Event()
+
+    def writes() -> Iterator[Write]:
+        yield log(1, sql=LOCKED_LOG)
+        ready.set()
+        yield log(2)
+
     with psycopg.connect(database_url) as other:
         other.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-        ready = asyncio.Event()
-
-        def writes() -> Iterator[Write]:
-            yield log(1, sql=LOCKED_LOG)
-            ready.set()
-            yield log(2)
-
         async with engine.connect() as conn:
             writing = asyncio.ensure_future(in_turn(conn, writes()))
-            await ready.wait()
+            await (ready.wait() if sent else asyncio.sleep(0))
+            assert ready.is_set() == sent
             writing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await writing
-            assert len(asyncio.all_tasks()) == 1
+            assert asyncio.all_tasks() == {asyncio.current_task()}
     assert await logged(engine) == 0
