@@ -63,7 +63,7 @@ def credit_subject(held: HeldCredit) -> UUID:
     return uuid5(EVENT_NAMESPACE, f"credit:{history}:{operation_id}:{change_index}")
 
 
-@lru_cache(maxsize=1024)  # all of a ledger closes at one time, and each credit tells it five times
+@lru_cache(maxsize=1024)  # all of a ledger closes at one time
 def iso(moment: datetime) -> str:
     """Write an aware time as ISO 8601 in UTC, with a Z."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
