@@ -236,11 +236,6 @@ class BatchSettlement:
         )
         return replace(self, settlements=settlements)
 
-    @property
-    def applied(self) -> list[Credit]:
-        """The credits that count."""
-        return [credit for credit, outcome, _ in self.outcomes if outcome is Outcome.APPLIED]
-
 
 def decide_batch(
     sessions: Iterable[CheckoutSession],

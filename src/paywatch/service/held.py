@@ -22,7 +22,7 @@ from paywatch.store import credits as credit_store
 from paywatch.store import events, held, sessions
 from paywatch.store.held import CreditState, CreditView, Key
 from paywatch.store.retry import in_transaction
-from paywatch.store.writes import in_turn, send
+from paywatch.store.writes import send
 
 log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
@@ -103,9 +103,9 @@ class HeldCredits:
                     completed = {session_id: settlement.completed_by}
                     later = await credit_store.applied_behind(conn, completed)
                     settlement = in_ledger_order(settlement, later.get(session_id, ()))
-                await send(conn, credit_store.insert_payments([state.credit], now))
+                await send(conn, credit_store.insert_payment(*key, now))
                 await held.mark_applied(conn, key, session_id, now)
-                await in_turn(conn, sessions.write_settled([settlement], BY, now))
+                await send(conn, sessions.write_settled([settlement], BY, now))
                 await send(conn, events.enqueue(paid_events([settlement]), now))
             return _found(await held.read(conn, key), key)
 

@@ -30,7 +30,7 @@ from paywatch.service.waiting import unless, wait_for
 from paywatch.store import events, invariants, outbox, quarantine, recovery, sessions
 from paywatch.store.invariants import Violation
 from paywatch.store.retry import in_transaction
-from paywatch.store.writes import in_turn, send
+from paywatch.store.writes import send
 from paywatch.telemetry import Metrics, Progress
 
 log = structlog.stdlib.get_logger(__name__)
@@ -220,7 +220,7 @@ class Recovery:
                 return []
             applied = await recovery.applied_credits(conn, [s.id for s in unmarked])
             marked = [_marked(session, applied[session.id]) for session in unmarked]
-            await in_turn(conn, sessions.write_settled(marked, BY, now))
+            await send(conn, sessions.write_settled(marked, BY, now))
             await send(conn, events.enqueue(paid_events(marked), now))
             return unmarked
 

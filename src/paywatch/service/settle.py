@@ -261,11 +261,10 @@ class _Attempt:
         self, decided: BatchSettlement, history: int, told: list[Event], now: datetime
     ) -> Iterator[Write]:
         """Make ready what is to be written; the events are put into `told`, too."""
-        yield credit_store.insert_payments(decided.applied, now)
         yield credit_store.insert_credits(decided.outcomes, now)
         told += paid_events(decided.settlements)
         told += map(domain_events.payment_unapplied, decided.held(history))
-        yield from sessions.write_settled(decided.changed, self._order.by, now)
+        yield sessions.write_settled(decided.changed, self._order.by, now)
         yield events.enqueue(told, now)
 
 

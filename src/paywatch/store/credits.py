@@ -45,17 +45,16 @@ SELECT c.* FROM json_to_recordset(CAST(:rows AS json)) AS r(
 )
 
 # Two sessions paid by one transaction, or a second operation of it in a later batch, share the
-# row. A concurrent writer of the same hash is a serialization failure and is tried again.
-_INSERT_PAYMENTS = text(
-    f"""
-INSERT INTO payments
-       (tx_hash, inner_tx_hash, ledger, closed_at, payer, memo_type, memo, recorded_at, history)
-SELECT r.*, CAST(:now AS timestamptz), {HISTORY_SQL}
-  FROM json_to_recordset(CAST(:rows AS json)) AS r(
-       tx_hash bytea, inner_tx_hash bytea, ledger bigint, closed_at timestamptz, payer text,
-       memo_type text, memo bytea)
-ON CONFLICT (tx_hash, history) DO NOTHING"""
-)
+# row. A concurrent writer of the same hash is a serialization failure and is tried again. In one
+# order everywhere, so that two writers cannot wait for each other.
+_INSERT_PAYMENTS: Final = f"""
+    INSERT INTO payments (tx_hash, inner_tx_hash, ledger, closed_at, payer, memo_type, memo,
+           recorded_at, history)
+    SELECT DISTINCT ON (c.tx_hash) c.tx_hash, c.inner_tx_hash, c.operation_id >> 32, c.closed_at,
+           c.payer, c.memo_type, c.memo, CAST(:now AS timestamptz), {HISTORY_SQL}
+      FROM {{credits}} AS c WHERE {{are_to_count}}
+     ORDER BY c.tx_hash, c.operation_id, c.change_index
+    ON CONFLICT (tx_hash, history) DO NOTHING"""
 
 # A row that another transaction has written since our snapshot is no conflict to pass over but a
 # serialization failure, which is tried again; as a unique violation it would be taken for bad data.
@@ -67,6 +66,8 @@ WITH r AS MATERIALIZED (
            operation_id bigint, change_index smallint, account text, muxed_id numeric, asset text,
            amount bigint, tx_hash bytea, inner_tx_hash bytea, payer text, memo_type text,
            memo bytea, closed_at timestamptz, outcome text, session_id uuid)
+), paid AS (
+    {_INSERT_PAYMENTS.format(credits="r", are_to_count="c.outcome = 'applied'")}
 ), released AS (
     DELETE FROM quarantine q USING r
      WHERE q.operation_id = r.operation_id
@@ -78,6 +79,15 @@ INSERT INTO credits
         payer, memo_type, memo, closed_at, outcome, session_id, recorded_at, history)
 SELECT r.*, CAST(:now AS timestamptz), {HISTORY_SQL} FROM r
 ON CONFLICT (operation_id, change_index, history) DO NOTHING"""
+)
+
+
+_INSERT_PAYMENT = text(
+    _INSERT_PAYMENTS.format(
+        credits="credits",
+        are_to_count="c.operation_id = :operation_id AND c.change_index = :change_index"
+        f" AND c.history = {HISTORY_SQL}",
+    )
 )
 
 
@@ -122,22 +132,10 @@ async def applied_behind(
     return found
 
 
-def insert_payments(credits_: Iterable[Credit], now: datetime) -> Write:
-    """Write one payment for each transaction among these credits that has none yet."""
-    by_hash = {credit.tx_hash: credit for credit in reversed(list(credits_))}
-    rows = as_json(  # in one order everywhere, so that two writers cannot wait for each other
-        {
-            "tx_hash": "\\x" + credit.tx_hash,
-            "inner_tx_hash": _hash(credit.inner_tx_hash),
-            "ledger": credit.operation_id.ledger,
-            "closed_at": credit.closed_at,
-            "payer": credit.payer,
-            "memo_type": credit.memo.type,
-            "memo": hexed(credit.memo.value),
-        }
-        for _, credit in sorted(by_hash.items())
-    )
-    return Write(_INSERT_PAYMENTS, {"rows": rows, "now": now})
+def insert_payment(operation_id: int, change_index: int, now: datetime) -> Write:
+    """Write the payment of the transaction that brought a credit which is to count from now on."""
+    key = {"operation_id": operation_id, "change_index": change_index}
+    return Write(_INSERT_PAYMENT, {**key, "now": now})
 
 
 def insert_credits(
@@ -145,7 +143,8 @@ def insert_credits(
 ) -> Write:
     """Write credits with what they did and to which session; they leave the quarantine.
 
-    All of them, or StoreError is raised: ask `known` in the same transaction.
+    Each transaction with one that counts gets its payment, if it has none yet. All credits are
+    written, or StoreError is raised: ask `known` in the same transaction.
     """
     rows = as_json(
         {

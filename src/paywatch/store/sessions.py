@@ -1,6 +1,6 @@
 """Checkout sessions: found by what a payer named, locked in the order of their ids."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -45,23 +45,20 @@ _LOCK_NAMED = text(f"{_NAMED} FOR UPDATE OF s")
 
 _WRITE_SETTLED = text(
     """
-UPDATE checkout_sessions s
-   SET received = r.received, status = r.status, paid_how = r.paid_how,
-       paid_at = r.paid_at, updated_at = :now
-  FROM json_to_recordset(CAST(:rows AS json)) AS r(
-       id uuid, received bigint, status text, paid_how text, paid_at timestamptz)
- WHERE s.id = r.id"""
+WITH settled AS (
+    UPDATE checkout_sessions s
+       SET received = r.received, status = r.status, paid_how = r.paid_how,
+           paid_at = r.paid_at, updated_at = :now
+      FROM json_to_recordset(CAST(:rows AS json)) AS r(
+           id uuid, received bigint, status text, paid_how text, paid_at timestamptz)
+     WHERE s.id = r.id
 )
-
-_INSERT_TRANSITIONS = text(
-    """
 INSERT INTO session_transitions
        (session_id, before, after, cause, operation_id, change_index, by, recorded_at)
-SELECT r.*, :by, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:rows AS json)) AS r(
+SELECT r.*, :by, CAST(:now AS timestamptz) FROM json_to_recordset(CAST(:transitions AS json)) AS r(
        session_id uuid, before text, after text, cause text, operation_id bigint,
        change_index smallint)"""
 )
-
 
 _UNPROVEN = text(
     """
@@ -151,7 +148,7 @@ async def unproven(conn: AsyncConnection, named: Iterable[CheckoutSession]) -> d
     return {row.id: row.applied for row in await conn.execute(_UNPROVEN, {"ids": paid})}
 
 
-def write_settled(settlements: Sequence[Settlement], by: str, now: datetime) -> Iterator[Write]:
+def write_settled(settlements: Sequence[Settlement], by: str, now: datetime) -> Write:
     """Write what became of locked sessions, and each transition into the log.
 
     Args:
@@ -159,8 +156,7 @@ def write_settled(settlements: Sequence[Settlement], by: str, now: datetime) -> 
         by: which stream or service did it.
         now: the wall clock.
     """
-    yield Write(_WRITE_SETTLED, {"rows": as_json(map(_settled_row, settlements)), "now": now})
-    rows = as_json(
+    transitions = as_json(
         {
             "session_id": settlement.session.id,
             "before": transition.before,
@@ -172,7 +168,9 @@ def write_settled(settlements: Sequence[Settlement], by: str, now: datetime) -> 
         for settlement in settlements
         for transition in settlement.transitions
     )
-    yield Write(_INSERT_TRANSITIONS, {"rows": rows, "by": by, "now": now})
+    rows = as_json(map(_settled_row, settlements))
+    values = {"rows": rows, "transitions": transitions, "by": by, "now": now}
+    return Write(_WRITE_SETTLED, values)
 
 
 def _settled_row(settlement: Settlement) -> dict[str, object]:

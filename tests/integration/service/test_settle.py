@@ -366,7 +366,7 @@ async def test_lesson_7_the_number_of_statements_per_batch_is_constant(
 
     await shop.settler.settle(Order(make_batch(credits_, claim.position), "live", claim))
     event.remove(shop.engine.sync_engine, "before_cursor_execute", count)
-    assert len(statements) == 8
+    assert len(statements) == 6
     assert await shop.rows("SELECT count(*) FROM events") == [(size,)]
 
 

@@ -89,7 +89,12 @@ KEY, MEMO_KEY, MUXED_KEY, OPEN_KEY = (
     [
         (sessions._LOCK_NAMED, {"rows": NAMES}, {MEMO_KEY, MUXED_KEY, KEY}, 600),
         (credit_store._KNOWN, {"rows": KEYS}, {"pk_credits"}, 200),
-        (sessions._WRITE_SETTLED, {"rows": settled_rows, "now": NOW}, {KEY}, 20),
+        (
+            sessions._WRITE_SETTLED,
+            {"rows": settled_rows, "transitions": "[]", "by": "live", "now": NOW},
+            {KEY},
+            20,
+        ),
         (sessions._UNPROVEN, {"ids": list}, {KEY, "ix_credits_session_id"}, 40),
         (events._ENQUEUE, {"rows": event_rows, "now": NOW}, set(), 0),
         (announcements._PROCESSING, {}, {"ix_checkout_sessions_processing"}, 30),
