@@ -12,9 +12,10 @@ from paywatch.sim import Ledger, LedgerSettings, Merchant, ReceivedWebhook
 from paywatch.sim.history import after_ledger
 from simulation.book import Book, Diary
 from simulation.checks import Checks, Look
-from simulation.plan import AnswerRates
+from simulation.plan import AnswerRates, draw
 from simulation.run import _logs
 from simulation.shops import Shops
+from simulation.town import open_town
 from simulation.trace import Trace
 from simulation.world import to_its_end
 from support import ACCOUNT, NOW
@@ -100,3 +101,11 @@ async def test_what_somebody_has_begun_is_done_though_the_phase_ends() -> None:
     with pytest.raises(asyncio.CancelledError):
         await acting
     assert done.is_set()
+
+
+async def test_two_horizons_of_another_network_are_two(diary: Diary) -> None:
+    """Seeds 220 and 222 had one address twice among the settings, and no daemon began."""
+    plan = draw(220)
+    assert [horizon.kind for horizon in plan.horizons].count("foreign") == 2
+    async with open_town(plan, Book(), diary, lambda: NOW) as town:
+        assert len(set(town.urls.split(","))) == len(plan.horizons) == 3

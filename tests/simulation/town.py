@@ -255,9 +255,10 @@ def _fault_settings(plan: Plan, number: int) -> FaultSettings:
 
 
 async def _open_horizon(town: Town, number: int, horizon: HorizonPlan) -> HorizonServer:
-    """The first that is well is the network's own; the others are further ones."""
+    """The first of each network that is well is the network's own; the others are further ones."""
     if horizon.kind == "foreign":
-        return town.foreign.horizon
+        is_first = all(plan.kind != "foreign" for plan, _ in town.horizons)
+        return town.foreign.horizon if is_first else await town.foreign.add_horizon()
     if horizon.kind == "well" and all(plan.kind != "well" for plan, _ in town.horizons):
         return town.network.horizon
     faults = Faults(_fault_settings(town.plan, number + 1))
