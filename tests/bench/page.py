@@ -24,8 +24,9 @@ to Horizon, of which it may make any number.
 figures are written to [figures/](figures) as JSON, and this page and its plots are written anew
 from them. `BENCH_ARGS=--help` shows what else each can be told.
 
-All but the last of those shown were measured with `chrt -r 5` before the command, while `make soak`
-took a twentieth of the machine beside them.
+Filtering, large tables and looking after ten million sessions were measured with `chrt -r 5` before
+the command, while `make soak` took a twentieth of the machine beside them; memory while `make sim`
+ran; the others alone.
 """
 
 SIGNS = {Sense.AT_LEAST: "≥", Sense.AT_MOST: "≤"}
