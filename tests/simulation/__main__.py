@@ -6,9 +6,11 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from simulation.jobs import Job, end_well, prepare, say
+from simulation.jobs import Job, end_well, prepare, run_apart, say
 from simulation.run import Result
 from support.databases import Cluster, open_cluster
 
@@ -39,16 +41,23 @@ def main() -> None:
 def _run_all(cluster: Cluster, options: argparse.Namespace) -> Iterator[list[Result]]:
     """Each in a process of its own, begun anew: nothing of one is left in the next."""
     turns = (1, 2) if options.twice else (1,)
-    context = multiprocessing.get_context("spawn" if options.twice else "fork")
+    fork, spawn = multiprocessing.get_context("fork"), multiprocessing.get_context("spawn")
+    context = spawn if options.twice else fork
     jobs = [
         Job(cluster, seed, turn, options.steps, options.traces)
         for seed in options.seeds
         for turn in turns
     ]
-    with context.Pool(options.jobs, initializer=end_well, maxtasksperchild=1) as pool:
-        results = pool.imap(Job.run, jobs, chunksize=1)
-        for _ in options.seeds:
-            yield [next(results) for _ in turns]
+    # Not multiprocessing's Pool: to end one early can wait for ever for a worker it has just begun.
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = pool.map(partial(run_apart, context), jobs)
+        try:
+            for _ in options.seeds:
+                yield [next(results) for _ in turns]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for running in multiprocessing.active_children():
+                running.terminate()
 
 
 def _tell(results: list[Result]) -> bool:

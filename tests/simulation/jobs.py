@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
 from traceback import format_exc
 from typing import Final
@@ -65,6 +67,28 @@ class Job:
             return
         with (self.traces / f"{self.seed}.{self.turn}").open("w") as file:
             yield lambda line: print(line, file=file)
+
+
+def run_apart(context: ForkContext | SpawnContext, job: Job) -> Result:
+    """Run a job in a process of its own, which ends with it.
+
+    Raises:
+        EOFError: it has ended without a result.
+    """
+    result, told = context.Pipe(duplex=False)
+    process = context.Process(target=_run_and_tell, args=(job, told), daemon=True)
+    process.start()
+    told.close()
+    try:
+        found: Result = result.recv()
+        return found
+    finally:
+        process.join()
+
+
+def _run_and_tell(job: Job, told: Connection) -> None:
+    end_well()
+    told.send(job.run())
 
 
 def end_well() -> None:
