@@ -103,6 +103,7 @@ class Election:
                         await self._round(conn)
                         retry = 0
                         await wait_for(self._asked, self.timing.round_s)
+                    await self._round(conn)  # whoever comes next waits for no connection to end
             except DATABASE_ERRORS as error:
                 retry += 1
                 self._lose(error, retry)
