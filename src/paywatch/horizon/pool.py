@@ -132,7 +132,9 @@ class HorizonPool:
             HorizonUnavailable: none can be read.
             WrongNetwork: all that answer say so.
         """
-        looked_at = [i for i in self._instances if i.may_be_looked_at] or self._instances
+        looked_at = [i for i in self._instances if i.may_be_looked_at]
+        if all(i.is_foreign for i in looked_at):  # or none may: then those whose pause is not over
+            looked_at = self._instances
         looks = {instance.look(): instance for instance in looked_at}
         await _until_one_succeeds(looks)
         found = [(look.result(), looks[look]) for look in looks if look.done()]

@@ -267,8 +267,9 @@ async def test_an_instance_of_another_network_is_excluded_and_said_so(quick: Tim
         async with pool_of(
             network.passphrase, elsewhere.url, "http://127.0.0.1:9", timing=quick
         ) as p:
-            with pytest.raises(HorizonUnavailable):  # the other may be the right one
-                await p.check_network()
+            for _ in range(10):  # the other may be the right one, however often it has failed
+                with pytest.raises(HorizonUnavailable):
+                    await p.check_network()
 
 
 @pytest.mark.parametrize(
