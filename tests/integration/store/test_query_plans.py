@@ -64,8 +64,9 @@ def event_rows(ids: list[str]) -> str:
     row = {
         "account": ACCOUNT,
         "type": "checkout.session.expired",
-        "payload": "\\x00",
         "occurred_at": NOW.isoformat(),
+        "starts": 1,
+        "length": 1,
     }
     return as_json({"id": str(uuid4()), "subject": str(id_)} | row for id_ in ids)
 
@@ -96,7 +97,7 @@ KEY, MEMO_KEY, MUXED_KEY, OPEN_KEY = (
             20,
         ),
         (sessions._UNPROVEN, {"ids": list}, {KEY, "ix_credits_session_id"}, 40),
-        (events._ENQUEUE, {"rows": event_rows, "now": NOW}, set(), 0),
+        (events._ENQUEUE, {"rows": event_rows, "payloads": b"{}", "now": NOW}, set(), 0),
         (announcements._PROCESSING, {}, {"ix_checkout_sessions_processing"}, 30),
         (
             recovery._UNPROVEN,
