@@ -53,8 +53,8 @@ def _memos(text: str) -> None:
         with suppress(*_REFUSALS):
             memo = Memo.parse(kind, text)
             assert Memo.parse(kind, str(memo)) == memo
-            as_text = memo.id_as_text
-            assert as_text is None or as_text.text_as_id == memo
+            as_id = memo.text_as_id
+            assert as_id is None or str(as_id) == str(memo)
         for tx in (
             {"memo_type": kind, "memo": text},
             {"memo_type": kind, "memo": text, "memo_bytes": text},

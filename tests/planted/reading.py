@@ -62,8 +62,8 @@ BUGS: Final = (
     Bug(
         "own-payments-pay",
         RECORDS,
-        "if (watched is None or account in watched) and shape.payer(fields) != account:",
-        "if watched is None or account in watched:",
+        "        if payer != account:\n",
+        "        if payer:\n",
         "What an account pays itself is a credit (lesson 5).",
     ),
     Bug(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final, Self
 
 from paywatch.errors import InvalidInput
@@ -68,12 +69,10 @@ class Asset:
         Raises:
             InvalidInput: neither of the two forms.
         """
-        if text == "native":
-            return cls.native()
-        code, _, issuer = text.partition(":")
-        if not _ASSET_CODE.fullmatch(code) or not _ACCOUNT.fullmatch(issuer):
-            raise InvalidInput(field, "must be `native` or CODE:ISSUER with a G… issuer")
-        return cls(code, issuer)
+        try:
+            return cls(*_split_asset(text))
+        except ValueError as error:
+            raise InvalidInput(field, str(error)) from error
 
     @property
     def is_native(self) -> bool:
@@ -83,6 +82,16 @@ class Asset:
     def __str__(self) -> str:
         """Give the canonical form, as Horizon's `asset` parameter and SEP-11 have it."""
         return "native" if self.issuer is None else f"{self.code}:{self.issuer}"
+
+
+@lru_cache(maxsize=1024)  # a shop has few, and each of its sessions and credits names one
+def _split_asset(text: str) -> tuple[str, str | None]:
+    if text == "native":
+        return "native", None
+    code, _, issuer = text.partition(":")
+    if not _ASSET_CODE.fullmatch(code) or not _ACCOUNT.fullmatch(issuer):
+        raise ValueError("must be `native` or CODE:ISSUER with a G… issuer")
+    return code, issuer
 
 
 class MemoType(StrEnum):
@@ -161,11 +170,6 @@ class Memo:
                 raise InvalidInput("memo", "a hash memo must be 64 hexadecimal digits")
             return cls(MemoType.HASH, bytes.fromhex(text))
         raise InvalidInput("memo_type", "must be id, text or hash")
-
-    @property
-    def id_as_text(self) -> "Memo | None":
-        """The text memo that a wallet without id memos sends for this id, if it is one."""
-        return Memo(MemoType.TEXT, str(self).encode()) if self.type is MemoType.ID else None
 
     @property
     def text_as_id(self) -> "Memo | None":

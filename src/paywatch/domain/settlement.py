@@ -15,7 +15,7 @@ from types import MappingProxyType
 from uuid import UUID
 
 from paywatch.domain.checkout import TRANSITIONS, Cause, CheckoutSession, SessionStatus
-from paywatch.domain.ledger import Credit
+from paywatch.domain.ledger import Credit, Memo
 from paywatch.errors import InvalidInput
 
 
@@ -260,19 +260,10 @@ def decide_batch(
     sessions = list(sessions)
     by_muxed_id = {(session.account, session.muxed_id): session for session in sessions}
     by_memo = {(session.account, session.memo): session for session in sessions}
-    by_digits = {
-        (session.account, memo): session
-        for session in sessions
-        if session.terms.text_for_id and (memo := session.memo.id_as_text) is not None
-    }
     named: dict[UUID, list[Credit]] = defaultdict(list)
     unmatched: list[Credit] = []
     for credit in credits_:
-        session = (
-            by_memo.get(name := (credit.account, credit.memo)) or by_digits.get(name)
-            if credit.muxed_id is None
-            else by_muxed_id.get((credit.account, credit.muxed_id))
-        )
+        session = _named_by(credit, by_muxed_id, by_memo)
         if session is None or credit.operation_id <= session.opened_position:
             unmatched.append(credit)
         else:
@@ -285,3 +276,17 @@ def decide_batch(
         if session.id in named
     )
     return BatchSettlement(settlements, tuple(unmatched))
+
+
+def _named_by(
+    credit: Credit,
+    by_muxed_id: Mapping[tuple[str, int], CheckoutSession],
+    by_memo: Mapping[tuple[str, Memo], CheckoutSession],
+) -> CheckoutSession | None:
+    if credit.muxed_id is not None:
+        return by_muxed_id.get((credit.account, credit.muxed_id))
+    session = by_memo.get((credit.account, credit.memo))
+    if session is None and (as_id := credit.memo.text_as_id) is not None:
+        session = by_memo.get((credit.account, as_id))
+        return session if session and session.terms.text_for_id else None
+    return session

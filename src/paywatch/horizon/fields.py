@@ -5,6 +5,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from stellar_sdk import MuxedAccount
@@ -93,14 +94,17 @@ def read_asset(fields: Fields) -> Asset:
 
 def read_time(fields: Fields, name: str) -> datetime:
     """Read an RFC 3339 time as aware UTC."""
-    value = read_text(fields, name)
-    remedy = f"{name}: must be an RFC 3339 time with a zone"
-    if not _TIME.fullmatch(value):
-        raise RecordError(remedy)
     try:
-        return datetime.fromisoformat(value).astimezone(UTC)
+        return _parse_time(read_text(fields, name))
     except (ValueError, OverflowError) as error:
-        raise RecordError(remedy) from error
+        raise RecordError(f"{name}: must be an RFC 3339 time with a zone") from error
+
+
+@lru_cache(maxsize=1024)  # all of a ledger closes at one time
+def _parse_time(text: str) -> datetime:
+    if not _TIME.fullmatch(text):
+        raise ValueError(text)
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def read_base64(fields: Fields, name: str) -> bytes:

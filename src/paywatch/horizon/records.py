@@ -65,12 +65,13 @@ class _Shape:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """One movement of money to a watched account; only who is paid has been read."""
+    """One movement of money to a watched account; only who pays whom has been read."""
 
     change_index: int
     shape: _Shape
     fields: Fields
     account: str
+    payer: str
 
 
 def _address(name: str) -> Callable[[Fields], str]:
@@ -210,8 +211,10 @@ def _contract_moves(record: Fields, watched: Watched) -> Iterator[_Move]:
 
 def _move(index: int, shape: _Shape, fields: Fields, watched: Watched) -> Iterator[_Move]:
     account = read_address(fields, shape.payee)
-    if (watched is None or account in watched) and shape.payer(fields) != account:
-        yield _Move(index, shape, fields, account)
+    if watched is None or account in watched:
+        payer = shape.payer(fields)
+        if payer != account:
+            yield _Move(index, shape, fields, account, payer)
 
 
 def _may_concern(fields: Fields, watched: Watched) -> bool:
@@ -258,7 +261,7 @@ class _CreditReader:
             amount=shape.stroops(fields, self.place),
             tx_hash=self.tx_hash,
             inner_tx_hash=self.inner_tx_hash,
-            payer=shape.payer(fields),
+            payer=move.payer,
             memo=self.memo,
             closed_at=self.closed_at,
         )
