@@ -19,10 +19,10 @@ BUGS: Final = (
     Bug(
         "cursor-before-credits",
         SETTLE,
-        "                return Settled()\n            await self._require_history(conn)\n",
-        "                return Settled()\n"
-        "        async with self._settler.engine.begin() as conn:\n"
-        "            await self._require_history(conn)\n",
+        "                    return Settled()\n                await self._require_history(conn)\n",
+        "                    return Settled()\n"
+        "            async with self._settler.engine.begin() as conn:\n"
+        "                await self._require_history(conn)\n",
         "The cursor moves in a transaction of its own, before what it was moved for is written.",
     ),
     Bug(
@@ -146,8 +146,8 @@ BUGS: Final = (
     Bug(
         "digits-name-anybody",
         DECIDE,
-        "if session.terms.text_for_id and (memo := session.memo.id_as_text) is not None",
-        "if (memo := session.memo.id_as_text) is not None",
+        "return session if session and session.terms.text_for_id else None",
+        "return session",
         "A text memo stands for an id, whatever the merchant chose.",
     ),
     Bug(
@@ -161,8 +161,8 @@ BUGS: Final = (
     Bug(
         "muxed-id-ignored",
         DECIDE,
-        "            if credit.muxed_id is None\n",
-        "            if credit.muxed_id is None or True\n",
+        "    if credit.muxed_id is not None:\n",
+        "    if False:\n",
         "The memo names the session, although a muxed address was paid.",
     ),
     Bug(

@@ -6,7 +6,7 @@ first one. Here every one of these ends the request with `HorizonUnavailable`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -37,6 +37,10 @@ _EVENT_STREAM: Final = "text/event-stream"
 _PROBLEM: Final = "application/problem+json"
 
 
+async def at_once() -> None:
+    """Wait for nothing."""
+
+
 class JsonResponse(Response):
     """A response whose body is parsed already, strictly, and whose links nobody can follow.
 
@@ -64,6 +68,7 @@ class HorizonTransport(BaseAsyncClient):
             may have as much as any document.
         max_record_bytes: cap on a streamed record.
         now: the wall clock, for a `Retry-After` that is a date.
+        before_parsing: waits until a document may take the processor.
     """
 
     def __init__(  # noqa: PLR0913 - the boundary is wired here; all have defaults
@@ -75,6 +80,7 @@ class HorizonTransport(BaseAsyncClient):
         max_page_bytes: int = MAX_PAGE_BYTES,
         max_record_bytes: int = MAX_RECORD_BYTES,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        before_parsing: Callable[[], Awaitable[None]] = at_once,
     ) -> None:
         self._timing = timing or Timing()
         self._on_response = on_response
@@ -82,6 +88,7 @@ class HorizonTransport(BaseAsyncClient):
         self._max_page_bytes = max_page_bytes
         self._max_record_bytes = max_record_bytes
         self._now = now
+        self._before_parsing = before_parsing
         self._http: aiohttp.ClientSession | None = None
 
     async def get(
@@ -103,6 +110,7 @@ class HorizonTransport(BaseAsyncClient):
                 async with response:
                     self._require(response, _JSON_TYPES)
                     body = await _read(response, cap)
+        await self._before_parsing()
         return JsonResponse(parse_object(body, cap), response.headers, str(response.url))
 
     async def stream(

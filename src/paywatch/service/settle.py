@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from random import Random
 from typing import Final
@@ -24,6 +24,7 @@ from paywatch.domain.events import Event
 from paywatch.domain.ledger import Batch, Credit, LedgerRecord, format_stroops
 from paywatch.domain.settlement import BatchSettlement, Outcome, Settlement, decide_batch
 from paywatch.errors import CursorMoved, NetworkReset
+from paywatch.service.lulls import Lulls
 from paywatch.store import credits as credit_store
 from paywatch.store import cursors, events, histories, quarantine, sessions
 from paywatch.store.cursors import Cursor
@@ -86,6 +87,7 @@ class Settler:
         engine: whose transactions are SERIALIZABLE.
         clock: the wall clock; it dates rows and judges nothing.
         on_told: called after a commit that enqueued events, to wake the dispatcher.
+        lulls: told when there is something to compute.
     """
 
     engine: AsyncEngine
@@ -93,6 +95,7 @@ class Settler:
     clock: Callable[[], datetime]
     rng: Random
     on_told: Callable[[], None] = lambda: None
+    lulls: Lulls = field(default_factory=Lulls)
 
     async def settle(
         self,
@@ -165,6 +168,7 @@ class _Attempt:
         self._order = order
         self._maybe_committed = False
         self._bisect = False
+        self._all_is_computed: Callable[[], None] = lambda: None
 
     async def run(self) -> Settled:
         try:
@@ -179,11 +183,12 @@ class _Attempt:
 
     async def _settle_and_commit(self) -> Settled:
         now = self._settler.clock()
-        async with self._settler.engine.begin() as conn:
-            if not await self._move_cursor(conn, now):
-                return Settled()
-            await self._require_history(conn)
-            return await self._settle(conn, self._order.batch.records, now)
+        with self._settler.lulls.computing() as self._all_is_computed:
+            async with self._settler.engine.begin() as conn:
+                if not await self._move_cursor(conn, now):
+                    return Settled()
+                await self._require_history(conn)
+                return await self._settle(conn, self._order.batch.records, now)
 
     async def _move_cursor(self, conn: AsyncConnection, now: datetime) -> bool:
         """Compare and set; False if an earlier try whose COMMIT was not answered did it all."""
@@ -265,7 +270,9 @@ class _Attempt:
         told += paid_events(decided.settlements)
         told += map(domain_events.payment_unapplied, decided.held(history))
         yield sessions.write_settled(decided.changed, self._order.by, now)
-        yield events.enqueue(told, now)
+        last = events.enqueue(told, now)
+        self._all_is_computed()
+        yield last
 
 
 def paid_events(settlements: Iterable[Settlement]) -> list[Event]:

@@ -1,6 +1,6 @@
 """The Horizons of the settings, as one pool."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from paywatch.config import Settings
@@ -10,7 +10,7 @@ from paywatch.horizon.instance import Instance
 from paywatch.horizon.pool import HorizonPool
 from paywatch.horizon.source import HorizonSource
 from paywatch.horizon.timing import Timing
-from paywatch.horizon.transport import HorizonTransport
+from paywatch.horizon.transport import HorizonTransport, at_once
 from paywatch.telemetry import Metrics
 from paywatch.wiring.outside import Outside
 
@@ -20,10 +20,12 @@ def open_pool(
     metrics: Metrics | None = None,
     read_history: ReadHistory = first_history,
     outside: Outside | None = None,
+    before_parsing: Callable[[], Awaitable[None]] = at_once,
 ) -> HorizonPool:
     """Build the pool of the settings; an async context manager that closes itself.
 
-    `read_history` tells which history of the network we are in.
+    `read_history` tells which history of the network we are in; `before_parsing` waits until a
+    document may take the processor.
     """
     counted = metrics or Metrics()
     outside = outside or Outside()
@@ -40,6 +42,7 @@ def open_pool(
             lambda code: counted.horizon_requests.labels(code=code).inc(),
             budget=Budget(settings.horizon_hourly_requests, outside.ticks),
             now=outside.clock,
+            before_parsing=before_parsing,
         )
         source = HorizonSource(
             url, settings.network_passphrase, transport, timing=timing, read_history=read_history

@@ -25,6 +25,7 @@ from paywatch.service.held import HeldCredits
 from paywatch.service.histories import Histories, present_history
 from paywatch.service.letters import Letters
 from paywatch.service.listen import Listener
+from paywatch.service.lulls import Lulls
 from paywatch.service.network import NetworkReader
 from paywatch.service.recover import Recovery
 from paywatch.service.settle import Settler
@@ -63,6 +64,7 @@ class House:
     outside: Outside = field(default_factory=Outside)
     progress: Progress = field(default_factory=Progress)
     streams: Streams = field(default_factory=Streams)
+    lulls: Lulls = field(default_factory=Lulls)
     on_told: Callable[[], None] = lambda: None
 
     @property
@@ -83,7 +85,7 @@ class House:
     @property
     def settler(self) -> Settler:
         """The one settling."""
-        return Settler(self.engine, self.metrics, self.clock, self.rng, self.on_told)
+        return Settler(self.engine, self.metrics, self.clock, self.rng, self.on_told, self.lulls)
 
     @property
     def letters(self) -> Letters:
@@ -227,5 +229,8 @@ async def furnish(
     progress = Progress()
     election = Election(create_lock_engine(engine), outside.clock, outside.rng, progress)
     history = partial(present_history, engine)
-    async with open_pool(settings, metrics, history, outside) as source:
-        yield House(settings, engine, source, metrics, vault, election, outside, progress)
+    lulls = Lulls()
+    async with open_pool(settings, metrics, history, outside, lulls.wait) as source:
+        yield House(
+            settings, engine, source, metrics, vault, election, outside, progress, lulls=lulls
+        )

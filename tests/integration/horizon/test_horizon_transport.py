@@ -116,6 +116,28 @@ async def test_get_says_why_not(
     assert (await get_failure(raw_server, timing, *pieces)).reason == reason
 
 
+async def test_a_document_is_parsed_when_it_may_take_the_processor(
+    raw_server: Any, fast: Timing
+) -> None:
+    """It has been read by then: whoever waits for the processor is no slow Horizon."""
+    read, go = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        read.set()
+        await go.wait()
+
+    async with (
+        raw_server(answer(b'{"a": 1}')) as server,
+        open_transport(fast, before_parsing=wait) as transport,
+        asyncio.timeout(20),
+    ):
+        getting = asyncio.create_task(transport.get(server.url))
+        await read.wait()
+        assert not getting.done()
+        go.set()
+        assert (await getting).json() == {"a": 1}
+
+
 async def test_a_body_is_capped_as_it_is_read_and_after_decompression(
     raw_server: Any, hasty: Timing
 ) -> None:
