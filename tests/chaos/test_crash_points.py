@@ -22,7 +22,7 @@ SERVICE = ROOT / "src" / "paywatch" / "service"
 MOMENTS = (  # at which PostgreSQL crashes here; at every other by the command
     (FOLLOWING, "settle.settle_and_commit: before COMMIT"),
     (FOLLOWING, "settle.settle_and_commit: COMMIT sent"),
-    (TELLING, "dispatch.claim: behind COMMIT"),
+    (TELLING, "post: before"),
     (TELLING, "attempts.record: COMMIT answered, unread"),
 )
 NOT_KILLED = {

@@ -218,14 +218,15 @@ class Gate:
             self._refuse(link, _CODES[trouble], kind)
         result = await self._complete(link, Attempt(link.conn, gen))
         link.used_at = self._loop.time()
-        link.wrote = wrote and kind is Kind.STATEMENT
+        link.wrote = wrote and kind is Kind.STATEMENT and not link.conn.autocommit
         if sql.startswith("SELECT set_config") and (limits := _LIMIT.findall(sql)):
             link.limits = {name: float(value) for name, value in limits}
             link.conn.pgconn.exec_(_NO_LIMITS)
         process = cast("Process", link.process)
-        if kind is Kind.COMMIT or kind is Kind.ROLLBACK or link.conn.autocommit:
+        is_committed = kind is Kind.COMMIT or link.conn.autocommit
+        if is_committed or kind is Kind.ROLLBACK:
             self._released()
-        if kind is Kind.COMMIT and wrote:
+        if is_committed and wrote:
             self._trace.note(process.name, "committed")
             self.on_commit(process)
         if trouble is Trouble.CRASH_AFTER:

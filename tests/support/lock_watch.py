@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import psycopg
+import pytest
+from psycopg.rows import tuple_row
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,39 +33,45 @@ class LockWatch:
     """
 
     seen: dict[tuple[Step, ...], list[str]] = field(default_factory=dict)
+    _open: dict[object, list[tuple[Step, str]]] = field(default_factory=dict)  # by connection
 
     @contextmanager
     def on(self, *engines: AsyncEngine) -> Iterator[None]:
         """Watch within the block."""
-        hooks: dict[str, Callable[..., Any]] = {
-            "begin": self._begin,
-            "after_cursor_execute": self._look,
-            "commit": self._commit,
-        }
+        hooks: dict[str, Callable[..., Any]] = {"begin": self._begin, "commit": self._commit}
         targets = [engine.sync_engine for engine in engines]
         for target in targets:
             for name, hook in hooks.items():
                 event.listen(target, name, hook)
         try:
-            yield
+            with pytest.MonkeyPatch.context() as patch:
+                looking = self._looking(psycopg.AsyncCursor.execute)
+                patch.setattr(psycopg.AsyncCursor, "execute", looking)
+                yield
         finally:
             for target in targets:
                 for name, hook in hooks.items():
                     event.remove(target, name, hook)
 
     def _begin(self, conn: Connection) -> None:
-        conn.info["steps"] = []
+        self._open[conn.connection.driver_connection] = []
 
-    def _look(self, conn: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        asking = conn.connection.cursor()
-        asking.execute(_LOCKED)
-        steps: list[tuple[Step, str]] = conn.info["steps"]
-        known = frozenset[str]().union(*[step for step, _ in steps])
-        if new := {name for (name,) in asking.fetchall()} - known:
-            steps.append((frozenset(new), statement))
-        asking.close()
+    def _looking(self, execute: Any) -> Any:
+        """Look behind each statement, where all of them pass."""
+
+        async def looking(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+            done = await execute(cursor, query, *args, **kwargs)
+            steps = self._open.get(cursor.connection)
+            if steps is not None:
+                asking = cursor.connection.cursor(row_factory=tuple_row)
+                await execute(asking, _LOCKED)
+                known = frozenset[str]().union(*[step for step, _ in steps])
+                if new := {name for (name,) in await asking.fetchall()} - known:
+                    steps.append((frozenset(new), str(query)))
+            return done
+
+        return looking
 
     def _commit(self, conn: Connection) -> None:
-        steps: list[tuple[Step, str]] = conn.info["steps"]
-        if steps:
+        if steps := self._open.pop(conn.connection.driver_connection):
             self.seen[tuple(step for step, _ in steps)] = [statement for _, statement in steps]

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import Asset, Credit, Memo, MemoType, Position
 from paywatch.domain.settlement import Outcome
+from paywatch.store import driver
 from paywatch.store.rows import as_json, hexed
 from paywatch.store.writes import Write
 
@@ -103,8 +104,8 @@ async def known(
         {"operation_id": credit.operation_id, "change_index": credit.change_index}
         for credit in credits_
     )
-    found = (await conn.execute(_KNOWN, {"rows": rows})).all()
-    return found[0].history, {(row[1], row[2]) for row in found if row[1] is not None}
+    found = await (await driver.execute(conn, _KNOWN, {"rows": rows})).fetchall()
+    return found[0][0], {(row[1], row[2]) for row in found if row[1] is not None}
 
 
 async def applied_behind(

@@ -8,6 +8,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.ledger import Batch, Position
+from paywatch.store import driver
 from paywatch.store.credits import HISTORY_SQL
 
 
@@ -120,18 +121,15 @@ async def advance(
     conn: AsyncConnection, stream: str, epoch: int, batch: Batch, now: datetime
 ) -> bool:
     """Move a cursor from the batch's beginning to its end; False if it is not there any more."""
-    result = await conn.execute(
-        _ADVANCE,
-        {
-            "stream": stream,
-            "epoch": epoch,
-            "after": int(batch.after),
-            "upto": int(batch.upto),
-            "closed_at": batch.closed_at,
-            "now": now,
-        },
-    )
-    return result.rowcount == 1
+    values = {
+        "stream": stream,
+        "epoch": epoch,
+        "after": int(batch.after),
+        "upto": int(batch.upto),
+        "closed_at": batch.closed_at,
+        "now": now,
+    }
+    return (await driver.execute(conn, _ADVANCE, values)).rowcount == 1
 
 
 async def read(conn: AsyncConnection, stream: str) -> Cursor | None:

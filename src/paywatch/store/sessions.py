@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.domain.checkout import CheckoutSession, SessionStatus, Terms
 from paywatch.domain.ledger import Asset, Credit, Memo, MemoType, Position
 from paywatch.domain.settlement import Settlement
+from paywatch.store import driver
 from paywatch.store.credits import HISTORY_SQL
 from paywatch.store.rows import as_json, hexed
 from paywatch.store.writes import Write
@@ -87,10 +88,11 @@ async def find_named(conn: AsyncConnection, credits_: Iterable[Credit]) -> list[
 
 
 async def _named(
-    conn: AsyncConnection, statement: Any, credits_: Iterable[Credit]
+    conn: AsyncConnection, statement: TextClause, credits_: Iterable[Credit]
 ) -> list[CheckoutSession]:
     rows = as_json(name for credit in credits_ for name in _names(credit))
-    return [session_from(row) for row in await conn.execute(statement, {"rows": rows})]
+    found = await driver.execute(conn, statement, {"rows": rows})
+    return [session_from(row) for row in await found.fetchall()]
 
 
 def _names(credit: Credit) -> list[dict[str, object]]:
@@ -106,13 +108,12 @@ def _names(credit: Credit) -> list[dict[str, object]]:
     ]
 
 
-def session_from(row: Row[Any]) -> CheckoutSession:
+def session_from(row: Sequence[Any]) -> CheckoutSession:
     """Build a session from a row that begins with SESSION_COLUMNS.
 
     Unpacked, as a batch has 200: to ask a row for its columns by name takes twice as long.
     """
-    values: Sequence[Any] = row
-    id_, merchant_id, account, memo_type, memo, muxed_id, asset, amount, received, *more = values
+    id_, merchant_id, account, memo_type, memo, muxed_id, asset, amount, received, *more = row
     status, expires_at, opened, least_amount, accept_until, text_for_id, reference, paid_at = more[
         :8
     ]

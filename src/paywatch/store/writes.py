@@ -11,6 +11,7 @@ from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from paywatch.errors import StoreError
+from paywatch.store import driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ async def send(conn: AsyncConnection, write: Write) -> None:
     Raises:
         StoreError: it did not write the rows that it must.
     """
-    written = (await conn.execute(write.statement, write.parameters)).rowcount
+    written = (await driver.execute(conn, write.statement, write.parameters)).rowcount
     if write.rows is not None and written != write.rows:
         raise StoreError(f"{written} of {write.rows} rows could be written")
 

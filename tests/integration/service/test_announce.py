@@ -1,15 +1,13 @@
 """Announcing a transaction, on a real database and a simulated network."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from stellar_sdk import Asset, IdMemo, Payment
 from structlog.testing import capture_logs
@@ -23,6 +21,7 @@ from paywatch.store.engine import create_engine
 from support import NOW
 from support.locks import somebody_waits_for_a_lock
 from support.proxy import Cut, database_proxy
+from support.statements import watched_statements
 from support.till import PRICE, USD, Till, nothing, open_till, session
 
 FAR = NOW + timedelta(days=1)
@@ -373,9 +372,7 @@ async def test_an_announcement_beside_the_expiry(till: Till, database_url: str, 
     assert await till.shop.rows("SELECT type FROM events") == [("checkout.session.expired",)]
 
 
-async def test_the_work_grows_neither_with_the_sessions_nor_with_the_operations(
-    till: Till, engine: AsyncEngine
-) -> None:
+async def test_the_work_grows_neither_with_the_sessions_nor_with_the_operations(till: Till) -> None:
     counts = []
     for size in (1, 40):
         numbers = range(100 * size, 100 * size + size)
@@ -384,20 +381,8 @@ async def test_the_work_grows_neither_with_the_sessions_nor_with_the_operations(
         payments = [Payment(till.wallet.muxed(n), Asset.native(), PRICE) for n in numbers]
         (tx,) = await till.network.pay(till.alice.build(payments))
         requests = till.network.requests.total
-        with counted_statements(engine) as statements:
+        with watched_statements() as statements:
             await till.announce(tx.hash, numbers[0])
         counts.append((len(statements), till.network.requests.total - requests))
     assert counts[0] == counts[1]
     assert counts[0][1] == 3, "the root, the transaction, its payments"
-
-
-@contextmanager
-def counted_statements(engine: AsyncEngine) -> Iterator[list[str]]:
-    statements: list[str] = []
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def count(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    yield statements
-    event.remove(engine.sync_engine, "before_cursor_execute", count)

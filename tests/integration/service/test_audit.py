@@ -8,8 +8,6 @@ from random import Random
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from paywatch.domain.audit import Kind
@@ -22,6 +20,7 @@ from paywatch.telemetry import Progress
 from support import ACCOUNT, NOW, START, USDC, Shop, address, batch_of, closing, make_credit
 from support.audits import AuditPages
 from support.pages import TIP, Pages
+from support.statements import watched_statements
 
 OTHER = address("other shop")
 READ = Position.after_ledger(1900)  # where the cursor stands
@@ -94,15 +93,9 @@ async def follow_by_network(books: Books, position: Position = READ) -> None:
     )
 
 
-async def statements_of(engine: AsyncEngine, work: Callable[[], Awaitable[object]]) -> int:
-    statements: list[str] = []
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def count(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    await work()
-    event.remove(engine.sync_engine, "before_cursor_execute", count)
+async def statements_of(work: Callable[[], Awaitable[object]]) -> int:
+    with watched_statements() as statements:
+        await work()
     return len(statements)
 
 
@@ -511,13 +504,11 @@ async def test_an_account_that_was_not_read_yet_is_not_asked_about(shop: Shop) -
     assert (report.accounts, books.horizon.asked) == (0, [])
 
 
-async def test_the_statements_of_a_page_are_a_constant_number(
-    books: Books, engine: AsyncEngine
-) -> None:
+async def test_the_statements_of_a_page_are_a_constant_number(books: Books) -> None:
     counts = []
     for first, last in ((1, 2), (3, 60), (61, 200)):
         await books.hold(*(make_credit(n, op=n, memo=Memo.none()) for n in range(first, last)))
-        counts.append(await statements_of(engine, books.run))
+        counts.append(await statements_of(books.run))
     assert counts == [2 + 2] * 3, "the accounts, the history, then one for each page"
 
 

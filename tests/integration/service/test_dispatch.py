@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from aiohttp import web
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from standardwebhooks import Webhook
 from structlog.contextvars import get_contextvars
@@ -31,6 +31,7 @@ from paywatch.webhooks.sealing import Vault
 from paywatch.webhooks.signing import sign
 from support.outbox import Told, attempts, deliveries, enqueue, merchant, rows
 from support.servers import Servers
+from support.statements import watched_statements
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 OK = Answer(status=200, excerpt=b"thanks", duration_s=0.25)
@@ -793,7 +794,7 @@ async def test_results_that_end_together_are_recorded_together(
         return OK
 
     world.answer = answer
-    with counting(engine) as statements:
+    with watched_statements() as statements:
         async with Running(dispatcher(engine, world, clock, PATIENT)) as running:
             await running.until(all_here)
     recordings = [sql for sql in statements if "INSERT INTO attempts" in sql]
@@ -813,15 +814,14 @@ async def test_an_attempt_is_recorded_although_most_of_the_others_hang(
             await recording.wait()
         return OK
 
-    def note(_conn: object, _cursor: object, sql: str, *_: object) -> None:
+    def note(sql: str, _values: object) -> None:
         if "INSERT INTO attempts" in sql:
             recording.set()
 
     world.answer = answer
-    event.listen(engine.sync_engine, "before_cursor_execute", note)
-    async with Running(dispatcher(engine, world, clock, PATIENT)) as running:
-        await running.until(recording)
-    event.remove(engine.sync_engine, "before_cursor_execute", note)
+    with watched_statements(note):
+        async with Running(dispatcher(engine, world, clock, PATIENT)) as running:
+            await running.until(recording)
     assert len(await attempts(engine)) == 30
 
 
@@ -841,19 +841,18 @@ async def test_what_has_ended_is_recorded_when_it_is_a_quarter_of_what_is_in_fli
             turns[number].set()
         return OK
 
-    def note(_conn: object, _cursor: object, sql: str, values: dict[str, str], *_: object) -> None:
+    def note(sql: str, values: Mapping[str, str]) -> None:
         if "INSERT INTO attempts" in sql:
             sizes.append(len(json.loads(values["rows"])))
             recording.set()
 
     world.answer = answer
-    event.listen(engine.sync_engine, "before_cursor_execute", note)
     limits = replace(PATIENT, gather_s=3600)
-    async with Running(dispatcher(engine, world, clock, limits)) as running:
-        await running.until(recording)
-        for turn in turns:
-            turn.set()
-    event.remove(engine.sync_engine, "before_cursor_execute", note)
+    with watched_statements(note):
+        async with Running(dispatcher(engine, world, clock, limits)) as running:
+            await running.until(recording)
+            for turn in turns:
+                turn.set()
     assert sizes[0] == 8, "they ended one after the other"
     assert sum(sizes) == len(await attempts(engine)) == 32
 
@@ -874,7 +873,7 @@ async def test_a_backlog_takes_few_transactions_and_ends_without_an_empty_claim(
 
     world.answer = answer
     limits = replace(PATIENT, in_flight=60, per_endpoint=10)
-    with counting(engine) as statements:
+    with watched_statements() as statements:
         async with Running(dispatcher(engine, world, clock, limits)) as running:
             await running.until(all_made)
     assert len(await attempts(engine)) == 250
@@ -954,24 +953,6 @@ async def test_it_looks_for_more_only_if_the_last_claim_has_used_up_its_room(
     assert len(woken) == wakes, "the stop, and one for the recording"
 
 
-class counting:  # noqa: N801 - a context manager
-    """Collects the statements that an engine sends."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine.sync_engine
-        self.statements: list[str] = []
-
-    def _note(self, _conn: object, _cursor: object, sql: str, *_: object) -> None:
-        self.statements.append(sql)
-
-    def __enter__(self) -> list[str]:
-        event.listen(self._engine, "before_cursor_execute", self._note)
-        return self.statements
-
-    def __exit__(self, *_: object) -> None:
-        event.remove(self._engine, "before_cursor_execute", self._note)
-
-
 @pytest.mark.parametrize("answer", [Answer(status=500), Answer(status=410)], ids=["500", "410"])
 async def test_the_number_of_statements_does_not_depend_on_the_number_of_deliveries(
     engine: AsyncEngine, clock: Clock, answer: Answer
@@ -982,7 +963,7 @@ async def test_the_number_of_statements_does_not_depend_on_the_number_of_deliver
             told = await merchant(engine, VAULT, f"https://{n}.example/", START)
             await enqueue(engine, told, START, count=2)
         dispatch = dispatcher(engine, answering(answer), clock)
-        with counting(engine) as statements:
+        with watched_statements() as statements:
             result = await dispatch.run_once()
         assert result.retry + result.gone == size * 2
         counts.append(len(statements))

@@ -8,8 +8,6 @@ from random import Random
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from paywatch.domain.ledger import LedgerRecord, Memo, Position
@@ -30,6 +28,7 @@ from support import (
     make_credit,
 )
 from support.pages import Pages
+from support.statements import watched_statements
 
 AGES_AGO = NOW - timedelta(minutes=6)
 JUST_NOW = NOW - timedelta(minutes=4)
@@ -297,29 +296,21 @@ async def test_what_names_no_stuck_session_is_left_to_the_stream(care: Care) -> 
     assert await care.shop.rows("SELECT * FROM credits") == []
 
 
-async def test_lesson_4_neither_statements_nor_requests_grow_with_the_sessions(
-    care: Care, engine: AsyncEngine
-) -> None:
+async def test_lesson_4_neither_statements_nor_requests_grow_with_the_sessions(care: Care) -> None:
     counts = []
     for number in range(1, 61):
         await care.shop.add_session(number, expires_at=closing(1400))
     for first, last in ((1, 2), (3, 30), (31, 60)):
         await care.announce(*range(first, last + 1))
         care.pages = Pages([make_credit(memo=Memo.of_id(first), ledger=1000 + first)])
-        counts.append((await statements_of(engine, care.run), len(care.pages.asked)))
+        counts.append((await statements_of(care.run), len(care.pages.asked)))
     assert counts[0] == counts[1] == counts[2]
     assert counts[0][1] == 2
 
 
-async def statements_of(engine: AsyncEngine, work: Callable[[], Awaitable[object]]) -> int:
-    statements: list[str] = []
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def count(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    await work()
-    event.remove(engine.sync_engine, "before_cursor_execute", count)
+async def statements_of(work: Callable[[], Awaitable[object]]) -> int:
+    with watched_statements() as statements:
+        await work()
     return len(statements)
 
 
@@ -585,7 +576,7 @@ async def test_a_backfill_of_the_past_and_another_accounts_stream_expire_nothing
 
 
 async def test_thousands_of_overdue_sessions_expire_in_runs_of_constant_statements(
-    care: Care, engine: AsyncEngine
+    care: Care,
 ) -> None:
     other = await second_shop(care.shop)
     await care.shop.execute(
@@ -604,7 +595,7 @@ async def test_thousands_of_overdue_sessions_expire_in_runs_of_constant_statemen
     async def expire() -> None:
         expired.append(await recovery.expire_overdue())
 
-    assert [await statements_of(engine, expire) for _ in range(4)] == [4, 4, 4, 1]
+    assert [await statements_of(expire) for _ in range(4)] == [4, 4, 4, 1]
     assert expired == [500, 500, 200, 0]
     assert await care.shop.rows("SELECT count(*), count(DISTINCT subject) FROM events") == [
         (1200, 1200)

@@ -5,7 +5,6 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import event
 from structlog.testing import capture_logs
 
 from paywatch.domain.ledger import Asset, LedgerRecord, Memo, MemoType, Position
@@ -22,6 +21,7 @@ from support import (
     make_batch,
     make_credit,
 )
+from support.statements import watched_statements
 
 OUTCOMES = "SELECT operation_id, outcome FROM credits ORDER BY operation_id, change_index"
 
@@ -358,16 +358,22 @@ async def test_lesson_7_the_number_of_statements_per_batch_is_constant(
     claim = await shop.claim()
     asset = USDC if held else XLM
     credits_ = [make_credit(tx=n, memo=Memo.of_id(n), asset=asset) for n in range(1, size + 1)]
-    statements: list[str] = []
-
-    @event.listens_for(shop.engine.sync_engine, "before_cursor_execute")
-    def count(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    await shop.settler.settle(Order(make_batch(credits_, claim.position), "live", claim))
-    event.remove(shop.engine.sync_engine, "before_cursor_execute", count)
+    with watched_statements() as statements:
+        await shop.settler.settle(Order(make_batch(credits_, claim.position), "live", claim))
     assert len(statements) == 6
     assert await shop.rows("SELECT count(*) FROM events") == [(size,)]
+
+
+async def test_pages_are_parsed_only_when_all_that_is_to_be_written_is_made(shop: Shop) -> None:
+    """A page that took the processor earlier would hold up whoever waits for the locks."""
+    await shop.add_session()
+    claim = await shop.claim()
+    order = Order(make_batch([make_credit()], claim.position), "live", claim)
+    settler, found = shop.settler, list[bool]()
+    with watched_statements(lambda _sql, _values: found.append(settler.lulls.is_now)):
+        await settler.settle(order)
+    assert found == [False] * 5 + [True]
+    assert settler.lulls.is_now
 
 
 async def test_a_muxed_id_of_64_bits_is_kept_and_matches_nothing(shop: Shop) -> None:

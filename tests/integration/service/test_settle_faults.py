@@ -7,7 +7,6 @@ from random import Random
 
 import psycopg
 import pytest
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,6 +17,7 @@ from paywatch.store.engine import create_engine
 from paywatch.telemetry import Metrics
 from support import NOW, Shop, make_batch, make_credit
 from support.proxy import Cut, Proxy, database_proxy
+from support.statements import watched_statements
 
 
 @pytest.fixture
@@ -77,8 +77,7 @@ async def test_a_server_that_ends_all_connections_loses_nothing(
     claim = await shop.claim()
     kills = 3
 
-    @event.listens_for(shop.engine.sync_engine, "before_cursor_execute")
-    def kill(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+    def kill(statement: str, _values: object) -> None:
         nonlocal kills
         if kills and "INSERT INTO credits" in statement:
             kills -= 1
@@ -88,8 +87,8 @@ async def test_a_server_that_ends_all_connections_loses_nothing(
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
 
-    await shop.settler.settle(Order(make_batch([make_credit()], claim.position), "live", claim))
-    event.remove(shop.engine.sync_engine, "before_cursor_execute", kill)
+    with watched_statements(kill):
+        await shop.settler.settle(Order(make_batch([make_credit()], claim.position), "live", claim))
     assert kills == 0
     value = shop.metrics.registry.get_sample_value
     assert value("paywatch_settlement_duration_seconds_count") == 4, "each try is measured apart"

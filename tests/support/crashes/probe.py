@@ -95,7 +95,8 @@ class Probe:
         """Watch all engines, all webhooks and all requests to Horizon from now on."""
         signal.signal(signal.SIGUSR1, lambda *_: self.arm())
         event.listen(Engine, "begin", self._begin)
-        event.listen(Engine, "before_cursor_execute", self._statement)
+        statements = self._statements(psycopg.AsyncCursor.execute)
+        psycopg.AsyncCursor.execute = statements  # type: ignore[method-assign]
         commands = self._commands(BaseConnection._exec_command)
         BaseConnection._exec_command = commands  # type: ignore[method-assign]
         self._watch_posts()
@@ -123,10 +124,18 @@ class Probe:
     def _begin(self, conn: Connection) -> None:
         self._open[conn.connection.driver_connection] = Tx(_opener())
 
-    def _statement(self, conn: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        driver = conn.connection.driver_connection
+    def _statements(self, original: Any) -> Any:
+        """Look at each statement where all of them pass."""
+
+        async def execute(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+            self._statement(cursor.connection, str(query))
+            return await original(cursor, query, *args, **kwargs)
+
+        return execute
+
+    def _statement(self, driver: Any, statement: str) -> None:
         tx = self._open.get(driver)
-        if tx is None or not isinstance(driver, psycopg.AsyncConnection):
+        if tx is None:
             return
         if driver.autocommit:
             tx = Tx(_opener())  # each statement is one of its own
@@ -234,7 +243,8 @@ def _opener() -> str:
 def _executor() -> str:
     """The function that executes a statement: `cursors.advance`."""
     for module, frame in _frames():
-        if "<" not in frame.f_code.co_name:  # a comprehension is part of its function
+        # A comprehension is part of its function, and the way to psycopg of whoever goes it.
+        if "<" not in frame.f_code.co_name and module[-1] != "driver":
             return f"{module[-1]}.{frame.f_code.co_name.strip('_')}"
     return "?"
 

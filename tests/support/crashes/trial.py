@@ -57,8 +57,9 @@ class Trial:
         else:
             await played.said(scene.last)
         await self.rests(child)
+        points = writing(played)  # without those of the stop: no blow waits for one
         await self.stop(child)
-        return writing(played)
+        return points
 
     async def kill_at(self, scene: Scene, point: str) -> set[str]:
         """Play a scene until its process is killed at a point; gives the points that it passed."""
