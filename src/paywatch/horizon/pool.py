@@ -132,7 +132,7 @@ class HorizonPool:
             HorizonUnavailable: none can be read.
             WrongNetwork: all that answer say so.
         """
-        looked_at = [i for i in self._instances if i.may_be_looked_at]
+        looked_at: Sequence[Instance] = [i for i in self._instances if i.may_be_looked_at]
         if all(i.is_foreign for i in looked_at):  # or none may: then those whose pause is not over
             looked_at = self._instances
         looks = {instance.look(): instance for instance in looked_at}
