@@ -31,6 +31,7 @@ SHORT_S = 0.5  # below every limit of a connection
 LONG_S = 7.0  # beyond those of a transaction that waits (5 s) and of a leader (3 s)
 BEYOND_LEASES = (  # where a frozen one holds what another needs
     (FOLLOWING, "settle.settle_and_commit: before COMMIT"),
+    (TELLING, "post: before"),
     (TELLING, "post: head read"),
     (TELLING, "attempts.record: before COMMIT"),
 )

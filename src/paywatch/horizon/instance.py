@@ -127,7 +127,10 @@ class Instance:
 
     @property
     def may_be_looked_at(self) -> bool:
-        """Whether even a look at its root is too much, for a breaker's pause is not over."""
+        """Whether a look at its root may be of use: no breaker's pause goes on.
+
+        Where no other instance is of use it is looked at all the same.
+        """
         return all(b.state is not BreakerState.OPEN or b.is_due for b in self._breakers)
 
     def look(self) -> asyncio.Task[Root | HorizonError]:

@@ -1,8 +1,8 @@
 """Statements that go to psycopg by themselves, in a transaction of SQLAlchemy's.
 
 SQLAlchemy takes a tenth of a millisecond for each statement, as much as psycopg and the server
-together take for a short one. For the six of a settlement that is a tenth of the way of a payment
-to its merchant; all others go the usual way.
+together take for a short one. For those of a settlement that is a tenth of the way of a payment to
+its merchant; what is in less of a hurry goes the usual way.
 """
 
 from collections.abc import Mapping
@@ -30,6 +30,7 @@ async def execute(
 
     Raises:
         DBAPIError: as `conn.execute`, but without the parameters: they are as long as a batch.
+        StoreError: no transaction has been opened.
     """
     driver = _driver(conn)
     try:
@@ -45,14 +46,14 @@ async def execute(
             hide_parameters=True,
             connection_invalidated=driver.closed,
         ) from error
-    except BaseException as error:  # canceled: the next one must not find this answer
+    except BaseException as error:  # canceled, most likely: nobody else must find this answer
         await conn.invalidate(error)
         raise
 
 
 def _driver(conn: AsyncConnection) -> Driver:
-    if conn.sync_connection is None:
-        raise StoreError("the connection is not open")
+    if conn.sync_connection is None or not conn.in_transaction():
+        raise StoreError("no transaction is open: psycopg would begin one that nobody commits")
     return cast("Driver", conn.sync_connection.connection.driver_connection)
 
 

@@ -20,6 +20,7 @@ LIMITS: Final = {
     # No transaction waits for anything but the database. One that does belongs to a process that
     # is frozen, and what it has locked another one needs.
     "idle_in_transaction_session_timeout": "5s",
+    "default_transaction_isolation": "read committed",  # of what runs in autocommit
     "application_name": "paywatch",
 }
 LOCK_LIMITS: Final = LIMITS | {"idle_session_timeout": "3s", "statement_timeout": "3s"}

@@ -18,6 +18,7 @@ from paywatch.errors import WrongNetwork
 from paywatch.service import gauges as gauges_module
 from paywatch.service.audit import Auditor
 from paywatch.service.listen import Listener
+from paywatch.service.lulls import Lulls
 from paywatch.service.recover import Recovery
 from paywatch.service.watchdog import NothingHelps, Watchdog
 from paywatch.sim import LedgerSettings, NetworkSettings, SimNetwork
@@ -56,6 +57,21 @@ async def open_session(site: Site) -> Document:
     wanted = ("--merchant", shop["merchant_id"], "--amount", "5", "--asset", "native")
     made: Document = await answer(site.environ, "session", "create", *wanted)
     return made
+
+
+async def test_horizons_documents_wait_for_the_settlements_of_the_same_house(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited_for: list[Lulls] = []
+
+    async def wait(lulls: Lulls) -> None:
+        waited_for.append(lulls)
+
+    monkeypatch.setattr(Lulls, "wait", wait)
+    async with open_house(site) as house:
+        await house.source.root()
+        assert waited_for
+        assert all(lulls is house.settler.lulls for lulls in waited_for)
 
 
 async def test_a_role_that_crashes_ends_the_daemon(

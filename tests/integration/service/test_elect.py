@@ -125,7 +125,10 @@ async def test_a_stop_ends_the_election_when_the_last_candidate_has_gone(
         await party.leads(STREAMS[0])
         assert await locks_held(engine) == 1
         assert not lost.is_set()
+        assert not any("pg_advisory_unlock" in statement for statement in party.statements)
     assert await locks_held(engine) == 0
+    given_back = any("pg_advisory_unlock" in statement for statement in party.statements)
+    assert given_back, "the end of a connection frees its locks only when the server sees it"
 
 
 async def test_ten_thousand_streams_cost_one_connection_and_one_statement_a_round(

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from paywatch.errors import StoreError
 from paywatch.store.driver import execute
 from paywatch.store.engine import create_engine
 from paywatch.store.retry import is_data_error, transient_reason
@@ -26,6 +27,8 @@ async def test_it_is_a_statement_of_the_transaction(database_url: str) -> None:
     engine = create_engine(database_url)
     create, count = text("CREATE TABLE log (n int)"), text("SELECT count(*) FROM log WHERE n = :n")
     async with engine.connect() as conn:
+        with pytest.raises(StoreError, match="no transaction is open"):
+            await execute(conn, count, {"n": 7})
         await conn.execute(create)
         done = await execute(conn, text("INSERT INTO log VALUES (:n), (:n)"), {"n": 7})
         assert done.rowcount == 2
@@ -33,6 +36,7 @@ async def test_it_is_a_statement_of_the_transaction(database_url: str) -> None:
         isolation = await execute(conn, text("SHOW transaction_isolation"), {})
         assert await isolation.fetchall() == [("serializable",)]
         await conn.rollback()
+        await conn.begin()
         with pytest.raises(DBAPIError, match="does not exist"):
             await execute(conn, count, {"n": 7})
     await engine.dispose()
@@ -40,14 +44,14 @@ async def test_it_is_a_statement_of_the_transaction(database_url: str) -> None:
 
 async def test_refused_data_is_told_by_its_code_and_without_the_data(database_url: str) -> None:
     engine = create_engine(database_url, pool_size=1)
-    async with engine.connect() as conn:
+    async with engine.connect() as conn, conn.begin():
         before = await pid(conn)
         with pytest.raises(DBAPIError) as caught:
             await execute(conn, text("SELECT CAST(:n AS int) / 0"), {"n": 123456})
     assert is_data_error(caught.value)
     assert transient_reason(caught.value) is None
     assert "123456" not in str(caught.value), "a batch's rows have no place in a log"
-    async with engine.connect() as conn:
+    async with engine.begin() as conn:
         assert await pid(conn) == before, "the connection is as good as before"
     await engine.dispose()
 

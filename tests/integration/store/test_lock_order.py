@@ -69,6 +69,7 @@ async def test_lesson_19_sessions_are_locked_in_the_order_of_their_ids(
     with psycopg.connect(database_url) as holder, psycopg.connect(database_url) as prober:
         holder.execute("SELECT FROM checkout_sessions WHERE id = %s FOR UPDATE", [LOWEST])
         async with shop.engine.connect() as conn:
+            await conn.begin()
             locking = asyncio.ensure_future(lock(conn))
             await somebody_waits_for_a_lock(prober)
             # Raises if one of the others is taken.

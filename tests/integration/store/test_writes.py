@@ -56,6 +56,7 @@ async def test_what_cannot_be_made_ready_leaves_nothing_under_way(engine: AsyncE
         raise ZeroDivisionError
 
     async with engine.connect() as conn:
+        await conn.begin()
         with pytest.raises(ZeroDivisionError):
             await in_turn(conn, writes())
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -67,7 +68,7 @@ async def test_what_cannot_be_made_ready_leaves_nothing_under_way(engine: AsyncE
 async def test_what_wrote_other_than_it_must_is_an_error_and_nothing_follows(
     engine: AsyncEngine,
 ) -> None:
-    async with engine.connect() as conn:
+    async with engine.begin() as conn:
         with pytest.raises(StoreError, match="2 of 3 rows"):
             await in_turn(conn, [log(1, rows=1), log(2, rows=3), log(4)])
         assert (await conn.execute(text("SELECT count(*) FROM log"))).scalar_one() == 3
@@ -87,6 +88,7 @@ async def test_who_is_cancelled_leaves_nothing_under_way(
     with psycopg.connect(database_url) as other:
         other.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         async with engine.connect() as conn:
+            await conn.begin()
             writing = asyncio.ensure_future(in_turn(conn, writes()))
             await (ready.wait() if sent else asyncio.sleep(0))
             assert ready.is_set() == sent
