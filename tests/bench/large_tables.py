@@ -39,7 +39,6 @@ RANDOM_KEYS: Final = {
     "memo": "checkout_sessions",
     "muxed_id": "checkout_sessions",
     "tx_hash": "payments",
-    "payment_tx_hash": "credits",
     "id": "events",
     "event_id": "deliveries",
 }

@@ -26,6 +26,8 @@ BIG: Final = {
 }
 SINCE: Final = NOW - timedelta(hours=1)
 
+_POSITION: Final = "(CAST(n AS bigint) << 32)"  # each in a ledger of its own
+
 # Sessions that were paid, told and delivered; the last NEW of them lately. Then those that are
 # open: the first of them overdue, every 200th announced.
 FILL: Final = f"""
@@ -49,13 +51,14 @@ INSERT INTO checkout_sessions (id, merchant_id, account, memo_type, memo, muxed_
        received, status, paid_how, paid_at, expires_at, created_at, updated_at, opened_position,
        least_amount, accept_until, text_for_id)
 SELECT id, :merchant, account, 'id', memo, n, 'native', 100, 100, 'paid', 'exact', done_at,
-       opened_at + interval '1 hour', opened_at, done_at, n, 100,
+       opened_at + interval '1 hour', opened_at, done_at, {_POSITION} - 1, 100,
        opened_at + interval '1 hour', true FROM made;
 INSERT INTO payments (tx_hash, ledger, closed_at, payer, memo_type, memo, recorded_at)
-SELECT tx_hash, 0, done_at, 'G', 'id', memo, done_at FROM made;
+SELECT tx_hash, n, done_at, 'G', 'id', memo, done_at FROM made;
 INSERT INTO credits (operation_id, change_index, account, asset, amount, tx_hash, payer, memo_type,
        memo, closed_at, outcome, session_id, recorded_at)
-SELECT n, 0, account, 'native', 100, tx_hash, 'G', 'id', memo, done_at, 'applied', id, done_at
+SELECT {_POSITION}, 0, account, 'native', 100, tx_hash, 'G', 'id', memo, done_at, 'applied', id,
+       done_at
   FROM made;
 INSERT INTO events (id, merchant_id, type, subject, payload, occurred_at, recorded_at)
 SELECT id, :merchant, 'checkout.session.paid', id, repeat('x', 500)::bytea, done_at, done_at
@@ -70,7 +73,7 @@ INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_
 SELECT id, 'pending', 'paid', 'credited_in_full', 'live', done_at FROM made;
 INSERT INTO credits (operation_id, change_index, account, asset, amount, tx_hash, payer, memo_type,
        memo, closed_at, outcome, held_as, resolved_at, returned_by_tx, recorded_at)
-SELECT {2 * OLD} + n, 0, account, 'native', 100, tx_hash, 'G', 'none', '', done_at, word.outcome,
+SELECT {_POSITION} + 1, 0, account, 'native', 100, tx_hash, 'G', 'none', '', done_at, word.outcome,
        word.held_as, CASE WHEN word.held_as IS NOT NULL THEN done_at END,
        CASE WHEN word.held_as IS NOT NULL THEN sha256(int8send(n / 2)) END, :at
   FROM made CROSS JOIN LATERAL (

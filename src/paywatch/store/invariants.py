@@ -92,11 +92,18 @@ SELECT format('%s:%s', c.operation_id, c.change_index), 'its payment differs fro
   JOIN payments p ON p.tx_hash = c.payment_tx_hash AND p.history = c.history
  WHERE (p.ledger, p.closed_at, p.inner_tx_hash, p.memo_type, p.memo) IS DISTINCT FROM
        (c.operation_id >> 32, c.closed_at, c.inner_tx_hash, c.memo_type, c.memo)""",
+    # Credits are found by their position, which begins with the ledger of their payment.
     "a_payment_has_an_applied_credit": """
-SELECT encode(p.tx_hash, 'hex'), 'no applied credit' FROM payments p
- WHERE p.recorded_at >= :since
-   AND NOT EXISTS (SELECT FROM credits c
-                    WHERE c.payment_tx_hash = p.tx_hash AND c.history = p.history)""",
+WITH recent AS MATERIALIZED (
+    SELECT tx_hash, history, ledger FROM payments WHERE recorded_at >= :since
+)
+SELECT encode(tx_hash, 'hex'), 'no applied credit'
+  FROM (SELECT tx_hash, history FROM recent
+        EXCEPT
+        SELECT c.payment_tx_hash, c.history
+          FROM (SELECT DISTINCT ledger FROM recent) l
+          JOIN credits c ON c.operation_id >= l.ledger << 32
+                        AND c.operation_id < (l.ledger + 1) << 32) AS alone""",
     "one_paid_event_per_paid_session": """
 SELECT s.id, format('is %s, paid events: %s', s.status, count(e.id))
   FROM checkout_sessions s
