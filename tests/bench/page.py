@@ -24,9 +24,9 @@ to Horizon, of which it may make any number.
 figures are written to [figures/](figures) as JSON, and this page and its plots are written anew
 from them. `BENCH_ARGS=--help` shows what else each can be told.
 
-Filtering, large tables and looking after ten million sessions were measured with `chrt -r 5` before
-the command, while `make soak` took a twentieth of the machine beside them; memory while `make sim`
-ran; the others alone.
+Looking after ten million sessions was measured with `chrt -r 5` before the command, while
+`make soak` took a twentieth of the machine beside it; memory while `make planted` ran; the others
+alone.
 """
 
 SIGNS = {Sense.AT_LEAST: "≥", Sense.AT_MOST: "≤"}
