@@ -73,8 +73,8 @@ INSERT INTO session_transitions (session_id, before, after, cause, by, recorded_
 SELECT id, 'pending', 'paid', 'credited_in_full', 'live', done_at FROM made;
 INSERT INTO credits (operation_id, change_index, account, asset, amount, tx_hash, payer, memo_type,
        memo, closed_at, outcome, held_as, resolved_at, returned_by_tx, recorded_at)
-SELECT {_POSITION} + 1, 0, account, 'native', 100, tx_hash, 'G', 'none', '', done_at, word.outcome,
-       word.held_as, CASE WHEN word.held_as IS NOT NULL THEN done_at END,
+SELECT {_POSITION} + {2 * OLD << 32}, 0, account, 'native', 100, tx_hash, 'G', 'none', '', done_at,
+       word.outcome, word.held_as, CASE WHEN word.held_as IS NOT NULL THEN done_at END,
        CASE WHEN word.held_as IS NOT NULL THEN sha256(int8send(n / 2)) END, :at
   FROM made CROSS JOIN LATERAL (
        SELECT CASE n % 2 WHEN 0 THEN 'returned' ELSE 'unmatched' END AS outcome,

@@ -1,6 +1,6 @@
 """The statements that paywatch sends, seen where all of them pass: psycopg's own cursors."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,3 +27,10 @@ def watched_statements(note: Note = lambda _sql, _values: None) -> Iterator[list
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(psycopg.AsyncCursor, "execute", noted)
         yield statements
+
+
+async def statements_of(work: Callable[[], Awaitable[object]]) -> int:
+    """Count the statements that something sends."""
+    with watched_statements() as statements:
+        await work()
+    return len(statements)

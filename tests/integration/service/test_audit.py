@@ -1,7 +1,6 @@
 """The audit on a real database: what is missing is settled, what should not be is told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
@@ -20,7 +19,7 @@ from paywatch.telemetry import Progress
 from support import ACCOUNT, NOW, START, USDC, Shop, address, batch_of, closing, make_credit
 from support.audits import AuditPages
 from support.pages import TIP, Pages
-from support.statements import watched_statements
+from support.statements import statements_of
 
 OTHER = address("other shop")
 READ = Position.after_ledger(1900)  # where the cursor stands
@@ -91,12 +90,6 @@ async def follow_by_network(books: Books, position: Position = READ) -> None:
         at=int(position),
         now=NOW,
     )
-
-
-async def statements_of(work: Callable[[], Awaitable[object]]) -> int:
-    with watched_statements() as statements:
-        await work()
-    return len(statements)
 
 
 async def test_where_both_agree_it_changes_nothing(books: Books) -> None:

@@ -1,7 +1,6 @@
 """Recovery on a real database: every repair once, and none that was not needed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
@@ -28,7 +27,7 @@ from support import (
     make_credit,
 )
 from support.pages import Pages
-from support.statements import watched_statements
+from support.statements import statements_of
 
 AGES_AGO = NOW - timedelta(minutes=6)
 JUST_NOW = NOW - timedelta(minutes=4)
@@ -306,12 +305,6 @@ async def test_lesson_4_neither_statements_nor_requests_grow_with_the_sessions(c
         counts.append((await statements_of(care.run), len(care.pages.asked)))
     assert counts[0] == counts[1] == counts[2]
     assert counts[0][1] == 2
-
-
-async def statements_of(work: Callable[[], Awaitable[object]]) -> int:
-    with watched_statements() as statements:
-        await work()
-    return len(statements)
 
 
 async def test_an_account_that_cannot_be_searched_does_not_take_all_places(care: Care) -> None:

@@ -39,8 +39,8 @@ CREDITS: Final = [
 NAMES: Final = as_json(name for credit in CREDITS for name in sessions._names(credit))
 AUDITED: Final = {
     "after": 19_000 << 32,
-    "upto": 19_010 << 32,
-    "operations": [n << 32 for n in range(19_001, 19_011)],
+    "upto": 19_020 << 32,
+    "operations": [n << 32 for n in range(19_001, 19_021, 2)],
 }
 KEYS: Final = as_json({"operation_id": c.operation_id, "change_index": 0} for c in CREDITS)
 
